@@ -1,1 +1,1 @@
-"""alignment components."""
+"""From a photo to what fitting needs: detection, landmarks, aligned crops and a first camera."""

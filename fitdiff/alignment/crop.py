@@ -1,0 +1,59 @@
+"""The aligned crop that an identity network sees, as a differentiable resampling of a photo or a rendering."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from fitdiff.types import IdentityNetwork
+
+
+def crop_transform(network: IdentityNetwork, landmarks_B682: Tensor) -> Tensor:
+    """Similarity (rotation, scale, shift) that lays a network's template over the landmarks.
+
+    Least squares in closed form (Umeyama 1991), which in the plane is one complex division:
+    `a = sum(conj(s_i) d_i) / sum(|s_i|^2)` over centred points, never a reflection.
+
+    Args:
+        network: its `template` and `template_weights` are used.
+        landmarks_B682: (B, 68, 2) NDC of the image, iBUG 68 order.
+
+    Returns:
+        (B, 2, 3) affine map from the network's crop NDC to the image's NDC: `image = A crop + t`. Differentiable.
+    """
+    target = network.template_weights.to(landmarks_B682) @ landmarks_B682
+    source = network.template.to(landmarks_B682).expand_as(target)
+    source_mean, target_mean = source.mean(1), target.mean(1)
+    (sx, sy), (dx, dy) = (source - source_mean[:, None]).unbind(-1), (target - target_mean[:, None]).unbind(-1)
+    norm = (sx.square() + sy.square()).sum(1)
+    real, imaginary = (sx * dx + sy * dy).sum(1) / norm, (sx * dy - sy * dx).sum(1) / norm
+    linear = torch.stack([real, -imaginary, imaginary, real], -1).view(-1, 2, 2)
+    shift = target_mean - (linear @ source_mean[..., None])[..., 0]
+    return torch.cat([linear, shift[..., None]], -1)
+
+
+def crop(image_B3SS: Tensor, transform_B23: Tensor, size: int) -> Tensor:
+    """Resample an image to a size x size crop, bilinear, zero outside of the image. Differentiable.
+
+    Where the crop is coarser than the image, each output pixel is the mean of k x k samples spaced at most 1.5 image
+    pixels apart, so that fine texture does not alias; k depends on that photo alone.
+
+    Args:
+        image_B3SS: (B, C, S, S), any range and colour space. Gradient flows.
+        transform_B23: (B, 2, 3) crop NDC to image NDC, as from `crop_transform`.
+        size: side of the crop in pixels.
+
+    Returns:
+        (B, C, size, size).
+    """
+    image_pixels_per_crop_pixel = transform_B23[:, :, 0].detach().norm(dim=1) * (image_B3SS.shape[-1] / size)
+    samples = (image_pixels_per_crop_pixel / 1.5).ceil().clamp_min(1).int().tolist()
+    if len(set(samples)) > 1:
+        return torch.cat([crop(image_B3SS[i, None], transform_B23[i, None], size) for i in range(len(samples))])
+    flip = transform_B23.new_tensor([1.0, -1.0, 1.0])
+    # grid_sample counts y downwards on both sides; NDC counts it upwards.
+    theta = transform_B23.to(image_B3SS) * flip.to(image_B3SS) * flip[:2, None].to(image_B3SS)
+    fine = size * samples[0]
+    grid = nnf.affine_grid(theta, [len(image_B3SS), 1, fine, fine], align_corners=False)
+    return nnf.avg_pool2d(nnf.grid_sample(image_B3SS, grid, align_corners=False), samples[0])
