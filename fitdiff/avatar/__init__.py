@@ -1,0 +1,6 @@
+"""Avatars as files and pictures: GLB, OBJ, maps, relighting, contact sheets."""
+
+from fitdiff.avatar.avatar import Avatar, expression_offsets
+from fitdiff.avatar.export import load_maps, save_glb, save_maps, save_obj
+
+__all__ = ["Avatar", "expression_offsets", "load_maps", "save_glb", "save_maps", "save_obj"]

@@ -1,0 +1,61 @@
+"""The result of a fit: one person's face as geometry and reflectance, free of camera and light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fitdiff.types import FaceMaps, ShapeModel, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Avatar:
+    """One relightable face.
+
+    Attributes:
+        vertices: (V, 3) mm, head space; usually with the neutral expression.
+        topology: of the mesh; V must agree.
+        maps: reflectance, a batch of one.
+        expressions: name -> (V, 3) mm, what an expression of weight 1 adds to `vertices`: the avatar's blendshapes.
+        shininess: Blinn-Phong exponent of the skin, the value that the maps were fitted with.
+        provenance: facts that travel with the exported files, such as ``{"licence": "CC0-1.0", "photo": "me.jpg"}``.
+
+    Raises:
+        ValueError: a shape disagrees with the topology or the maps are not a batch of one.
+    """
+
+    vertices: Tensor
+    topology: Topology
+    maps: FaceMaps
+    expressions: dict[str, Tensor] = field(default_factory=dict)
+    shininess: float = 32.0
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (self.topology.uv.shape[0], 3)
+        for name, value in {"vertices": self.vertices, **self.expressions}.items():
+            if value.shape != expected:
+                raise ValueError(f"avatar: {name} is {tuple(value.shape)}, the topology needs {expected}")
+        shape = self.maps.diffuse_albedo.shape
+        if len(shape) != 4 or shape[0] != 1:
+            raise ValueError(
+                f"avatar: maps are {tuple(shape)}, expected (1, 3, R, R): index one person, as in maps[:1]"
+            )
+
+
+def expression_offsets(shape_model: ShapeModel, identity_1K: Tensor) -> dict[str, Tensor]:
+    """Blendshapes of a person for `Avatar.expressions`: each expression at weight 1, minus the neutral face.
+
+    Args:
+        shape_model: gives the expressions and their names.
+        identity_1K: (1, K) whitened identity code; its dtype and device are kept.
+
+    Returns:
+        name -> (V, 3) mm.
+    """
+    one_hot = torch.eye(shape_model.n_expression, dtype=identity_1K.dtype, device=identity_1K.device)
+    with torch.no_grad():
+        offsets = shape_model(identity_1K.expand(len(one_hot), -1), one_hot) - shape_model(identity_1K)
+    return dict(zip(shape_model.expression_names, offsets, strict=True))
