@@ -1,0 +1,165 @@
+"""`renderer=torch`: the differentiable renderer, on CPU and CUDA with nothing but torch (and numba on the CPU).
+
+Visibility -> interpolation -> texture -> shading (method: FitMe, AvatarMe++), each a module of this folder. Gradients
+reach vertices, maps, camera and lighting through the inside of the face; the silhouette has none (visibility is
+discrete), which landmarks make up for in a fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from fitdiff import geometry
+from fitdiff.colour import linear_to_srgb
+from fitdiff.registry import register
+from fitdiff.renderer import shading
+from fitdiff.renderer.interpolation import Fragments, barycentrics, gather_corners, interpolate
+from fitdiff.renderer.visibility import visible_triangles
+from fitdiff.types import Camera, FaceMaps, Lighting, Rendering, TensorRecord, Topology
+
+
+@dataclass(frozen=True)
+class SurfaceImages(TensorRecord):
+    """What the camera sees before light falls on it (a G-buffer): enough to estimate lighting from a photo.
+
+    Attributes:
+        normals: (B, 3, S, S) unit shading normals in camera space. diffuse_albedo: (B, 3, S, S) linear in [0, 1].
+        specular_albedo: (B, 3, S, S) F0 / 0.08. mask: (B, 1, S, S). All are zero where there is no face.
+    """
+
+    normals: Tensor
+    diffuse_albedo: Tensor
+    specular_albedo: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """The same as (P, 3) lists of covered pixels, and the points' camera-space positions in mm."""
+
+    fragments: Fragments
+    points: Tensor
+    normals: Tensor
+    diffuse_albedo: Tensor
+    specular_albedo: Tensor
+
+
+@register("renderer", "torch")
+class TorchRenderer(nn.Module):
+    """Rasterise a textured face and shade it with Blinn-Phong and a normal map.
+
+    Args:
+        topology: of the shape model; triangles counter-clockwise seen from outside.
+        shininess: Blinn-Phong exponent k. 30 is a Beckmann roughness m = sqrt(2 / (k + 2)) = 0.25, the middle of what
+            Weyrich et al. (2006) measured on faces (0.2 to 0.35).
+        antialias: samples per pixel along each axis. Colours are averaged in linear light over the covered samples;
+            the mask is 1 where at least half of them are covered.
+        cull_back_faces: on by default, since a face is an open mask: a photo never shows its inside, whose normals
+            would point away from the camera.
+    """
+
+    def __init__(
+        self, topology: Topology, *, shininess: float = 30.0, antialias: int = 1, cull_back_faces: bool = True
+    ) -> None:
+        super().__init__()
+        if antialias < 1:
+            raise ValueError(f"renderer: antialias is {antialias}; give the samples per pixel and axis, 1 or more")
+        self.topology = topology
+        self.shininess = shininess
+        self.antialias = antialias
+        self.cull_back_faces = cull_back_faces
+        self.register_buffer("faces", topology.faces.long(), persistent=False)
+        self.register_buffer("uv", topology.uv.clone(), persistent=False)
+        self.register_buffer("handedness", shading.uv_handedness(self.faces, self.uv), persistent=False)
+
+    def forward(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, lighting: Lighting, size: int) -> Rendering:
+        """Render a batch of faces.
+
+        Args:
+            vertices_BV3: (B, V, 3) mm, head space. maps: of batch B, or 1 for all. camera, lighting: of batch B.
+            size: side S of the square images in pixels.
+
+        Returns:
+            sRGB image in [0, 1], mask and NDC landmarks. The image is differentiable in vertices, maps, camera and
+            lighting; landmarks in vertices and camera.
+
+        Raises:
+            ValueError: a batch size or the number of vertices does not fit.
+        """
+        surface, landmarks = self._surface(vertices_BV3, maps, camera, size)
+        colour = shading.shade(
+            surface.normals,
+            surface.points,
+            surface.diffuse_albedo,
+            surface.specular_albedo,
+            lighting,
+            surface.fragments.image,
+            self.shininess,
+        )
+        # Clamp each sample before averaging: a highlight is as bright as the display allows, whatever surrounds it.
+        image, mask = self._resolve(surface.fragments, colour.clamp(0, 1))
+        return Rendering(linear_to_srgb(image), mask, landmarks)
+
+    def surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> SurfaceImages:
+        """Unlit images of the surface: arguments as for rendering. Differentiable in vertices, maps and camera."""
+        surface, _ = self._surface(vertices_BV3, maps, camera, size)
+        values = [surface.normals, surface.diffuse_albedo, surface.specular_albedo]
+        images, mask = self._resolve(surface.fragments, torch.cat(values, -1))
+        normals, diffuse, specular = images.split(3, 1)
+        return SurfaceImages(nnf.normalize(normals, dim=1), diffuse, specular, mask)
+
+    def visibility(self, vertices_BV3: Tensor, camera: Camera, size: int) -> Tensor:
+        """(B, S, S) int64 triangle id per pixel, -1 for none; `vertices_BV3` in camera space. No gradient."""
+        ndc, depth = geometry.project(vertices_BV3, camera), -vertices_BV3[..., 2]
+        return visible_triangles(ndc, depth, self.faces, size, cull_back_faces=self.cull_back_faces)
+
+    def _surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> tuple[_Surface, Tensor]:
+        """Everything up to the light, and the projected landmarks."""
+        self._check(vertices_BV3, maps, camera)
+        vertices = geometry.to_camera_space(vertices_BV3, camera)
+        landmarks = geometry.project(self.topology.landmarks(vertices), camera)
+        with torch.no_grad():
+            fragments = Fragments.from_visibility(self.visibility(vertices, camera, size * self.antialias))
+        uv = self.uv.to(vertices)
+        frames = shading.vertex_frames(vertices, self.faces, uv)
+        corners = gather_corners(torch.cat([vertices, frames], -1), self.faces, fragments)
+        weights = barycentrics(corners[..., :3], camera, fragments)
+        points, frames = interpolate(weights, corners).split([3, 6], -1)
+        texels = self._sample(maps, interpolate(weights, uv[self.faces[fragments.triangle]]), fragments)
+        diffuse, specular, tangent_normals = texels.split(3, -1)
+        handedness = self.handedness.to(vertices)[fragments.triangle]
+        normals = shading.map_normals(frames, handedness, tangent_normals)
+        return _Surface(fragments, points, normals, diffuse, specular), landmarks
+
+    def _sample(self, maps: FaceMaps, uv_P2: Tensor, fragments: Fragments) -> Tensor:
+        """Bilinear texture look-up, (P, 9). Maps of batch 1 serve all images in one call."""
+        texture = torch.cat([maps.diffuse_albedo, maps.specular_albedo, maps.normals], 1)
+        counts = fragments.counts() if len(texture) > 1 else [len(uv_P2)]
+        grids = (2 * uv_P2 - 1)[None, None].split(counts, 2)
+        samples = [
+            nnf.grid_sample(t, grid, padding_mode="border", align_corners=False)
+            for t, grid in zip(texture.split(1), grids, strict=True)
+        ]
+        return torch.cat(samples, -1)[0, :, 0].t()
+
+    def _resolve(self, fragments: Fragments, values_PC: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples to images (B, C, S, S) and mask (B, 1, S, S), averaging the covered samples of each pixel."""
+        images, mask = fragments.to_images(values_PC), fragments.mask(values_PC)
+        if self.antialias == 1:
+            return images, mask
+        coverage = nnf.avg_pool2d(mask, self.antialias)
+        mask = (coverage >= 0.5).to(coverage.dtype)
+        return nnf.avg_pool2d(images, self.antialias) / coverage.clamp_min(0.5) * mask, mask
+
+    def _check(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera) -> None:
+        batch, n_vertices = vertices_BV3.shape[:2]
+        if n_vertices != len(self.uv):
+            raise ValueError(f"renderer: got {n_vertices} vertices, the topology has {len(self.uv)}")
+        if len(maps.normals) not in (1, batch):
+            raise ValueError(f"renderer: got {len(maps.normals)} sets of maps for {batch} faces: give one, or one each")
+        if len(camera.rotation) != batch:
+            raise ValueError(f"renderer: got {len(camera.rotation)} cameras for {batch} faces: give one each")

@@ -1,0 +1,191 @@
+"""Visibility: which triangle does the centre of each pixel see? A discrete answer, so nothing here has a gradient.
+
+Two implementations of one definition, equal bit for bit: compiled loops (numba) for the CPU, vectorised torch for CUDA.
+
+Definition (all in float32, image space):
+    * Edge functions are taken relative to the pixel's centre, e = a_x b_y - a_y b_x. Swapping a and b negates e
+      exactly, so two triangles that share an edge neither overlap nor leave a crack.
+    * A centre exactly on an edge belongs to the triangle for which it is a left edge, or a level top edge (the usual
+      top-left rule): exactly one of two neighbours.
+    * The nearest triangle wins: 1/depth is linear in image space (Blinn 1992), so the largest 1/depth is the nearest.
+      Equal depths go to the smaller triangle id.
+    * A triangle is dropped if a vertex is nearer than `NEAR` or not finite. Faces stay far from the camera; clipping
+      would add cases that never occur.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NEAR = 1.0
+"""Near plane in mm."""
+
+CHUNK = 1 << 24
+"""Largest number of (triangle, pixel) pairs that the torch implementation holds at once: about 1 GB."""
+
+
+@torch.no_grad()
+def visible_triangles(
+    ndc_BV2: Tensor, depth_BV: Tensor, faces_F3: Tensor, size: int, *, cull_back_faces: bool = True
+) -> Tensor:
+    """Triangle seen by each pixel's centre; see the module's definition.
+
+    Args:
+        ndc_BV2: (B, V, 2) projected vertices. depth_BV: (B, V) mm in front of the camera.
+        faces_F3: (F, 3) int64, counter-clockwise seen from outside. size: side S of the image in pixels.
+        cull_back_faces: drop triangles seen from inside.
+
+    Returns:
+        (B, S, S) int64 in [-1, F): triangle id, -1 where there is none. No gradient.
+    """
+    points = screen_points(ndc_BV2, depth_BV, size)
+    rasterize = rasterize_numba if points.device.type == "cpu" else rasterize_torch
+    return rasterize(points, faces_F3, size, cull_back_faces)
+
+
+def screen_points(ndc_BV2: Tensor, depth_BV: Tensor, size: int) -> Tensor:
+    """(B, V, 3) float32: column and row in pixels, and 1/depth, which is -1 for points behind the near plane."""
+    inverse = torch.where(depth_BV > NEAR, depth_BV.clamp_min(NEAR).reciprocal(), -torch.ones_like(depth_BV))
+    x, y = ndc_BV2.unbind(-1)
+    return torch.stack([(1 + x) * (size / 2), (1 - y) * (size / 2), inverse], -1).float()
+
+
+def rasterize_numba(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_faces: bool) -> Tensor:
+    """Compiled z-buffer on the CPU. Arguments as `screen_points` gives them; returns (B, S, S) int64."""
+    triangle = np.empty((len(points_BV3), size, size), np.int64)
+    points = np.ascontiguousarray(points_BV3.detach().numpy())
+    _compiled_kernel()(points, np.ascontiguousarray(faces_F3.numpy()), cull_back_faces, triangle)
+    return torch.from_numpy(triangle)
+
+
+@functools.cache
+def _compiled_kernel() -> Callable[..., None]:
+    """The kernel, compiled once per machine.
+
+    One explicit signature keeps the cache safe between processes: all of them write the same code under the same name.
+    It runs on one thread, since numba's thread pools do not survive the fork of a data loader's workers.
+    """
+    import numba
+
+    compile_ = numba.njit("void(float32[:,:,::1], int64[:,::1], boolean, int64[:,:,::1])", nogil=True, cache=True)
+    return compile_(_rasterize_kernel)
+
+
+def _rasterize_kernel(points, faces, cull, triangle):  # type: ignore[no-untyped-def]
+    zero, half = np.float32(0), np.float32(0.5)
+    n_images, size, _ = triangle.shape
+    limit = np.float32(size)
+    for image in range(n_images):
+        nearest = np.zeros((size, size), np.float32)
+        triangle[image] = -1
+        for face in range(len(faces)):
+            i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
+            xi, yi, wi = points[image, i, 0], points[image, i, 1], points[image, i, 2]
+            xj, yj, wj = points[image, j, 0], points[image, j, 1], points[image, j, 2]
+            xk, yk, wk = points[image, k, 0], points[image, k, 1], points[image, k, 2]
+            if not min(wi, wj, wk) > 0:
+                continue
+            # Rows run down, so a counter-clockwise triangle has a negative area; turn all of them positive.
+            area = (xj - xi) * (yk - yi) - (yj - yi) * (xk - xi)
+            if not np.isfinite(area) or area == 0 or (cull and area > 0):
+                continue
+            if area < 0:
+                xj, yj, wj, xk, yk, wk = xk, yk, wk, xj, yj, wj
+            first_column = math.ceil(min(max(min(xi, xj, xk), zero), limit) - half)
+            last_column = math.floor(min(max(max(xi, xj, xk), zero), limit) - half)
+            first_row = math.ceil(min(max(min(yi, yj, yk), zero), limit) - half)
+            last_row = math.floor(min(max(max(yi, yj, yk), zero), limit) - half)
+            own_i = yk < yj or (yk == yj and xk > xj)
+            own_j = yi < yk or (yi == yk and xi > xk)
+            own_k = yj < yi or (yj == yi and xj > xi)
+            for row in range(first_row, last_row + 1):
+                y = np.float32(row) + half
+                ai, aj, ak = yi - y, yj - y, yk - y
+                for column in range(first_column, last_column + 1):
+                    x = np.float32(column) + half
+                    ei = (xj - x) * ak - aj * (xk - x)
+                    ej = (xk - x) * ai - ak * (xi - x)
+                    ek = (xi - x) * aj - ai * (xj - x)
+                    if ei < 0 or ej < 0 or ek < 0:
+                        continue
+                    if (ei == 0 and not own_i) or (ej == 0 and not own_j) or (ek == 0 and not own_k):
+                        continue
+                    w = (ei * wi + ej * wj + ek * wk) / (ei + ej + ek)
+                    if w > nearest[row, column]:
+                        nearest[row, column] = w
+                        triangle[image, row, column] = face
+
+
+def rasterize_torch(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_faces: bool) -> Tensor:
+    """Vectorised z-buffer on any device: every (triangle, pixel of its box) pair, then a scattered maximum.
+
+    Depth and id are packed in one int64, so that a single atomic maximum settles both and the result is deterministic.
+    """
+    n_images, device = len(points_BV3), points_BV3.device
+    image, face, corners = _candidates(points_BV3, faces_F3, cull_back_faces)
+    first = (corners[..., :2].amin(1).clamp(0, size) - 0.5).ceil().long()
+    last = (corners[..., :2].amax(1).clamp(0, size) - 0.5).floor().long()
+    extent = (last - first + 1).clamp_min(0)
+    winner = torch.full((n_images * size * size,), -1, dtype=torch.int64, device=device)
+    for part in _chunks(extent.prod(1)):
+        columns, rows, owner = _pixels_of_boxes(first[part], extent[part])
+        inside, inverse_depth = _evaluate(corners[part], owner, columns, rows)
+        owner, columns, rows = owner[inside], columns[inside], rows[inside]
+        # A positive float's bits order like the float; the complement makes the smaller id win ties.
+        key = (inverse_depth[inside].view(torch.int32).long() << 32) | (0x7FFFFFFF - face[part][owner])
+        winner.scatter_reduce_(0, (image[part][owner] * size + rows) * size + columns, key, "amax")
+    triangle = torch.where(winner >= 0, 0x7FFFFFFF - (winner & 0xFFFFFFFF), winner)
+    return triangle.view(n_images, size, size)
+
+
+def _candidates(points_BV3: Tensor, faces_F3: Tensor, cull_back_faces: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Triangles worth drawing: image and face ids (N,), corners (N, 3, 3) with positive area in image space."""
+    corners = points_BV3[:, faces_F3]
+    x, y, w = corners.unbind(-1)
+    area = (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (y[..., 1] - y[..., 0]) * (x[..., 2] - x[..., 0])
+    keep = (w.amin(-1) > 0) & area.isfinite() & ((area < 0) if cull_back_faces else (area != 0))
+    image, face = keep.nonzero(as_tuple=True)
+    corners, area = corners[image, face], area[image, face]
+    return image, face, torch.where((area < 0)[:, None, None], corners[:, [0, 2, 1]], corners)
+
+
+def _chunks(counts: Tensor) -> list[Tensor]:
+    """Split non-empty boxes into index lists of about `CHUNK` pixels (a single larger box stays whole)."""
+    index = counts.nonzero()[:, 0]
+    chunk = counts[index].cumsum(0) // CHUNK
+    return list(index.split(torch.bincount(chunk).tolist())) if len(index) else []
+
+
+def _pixels_of_boxes(first_N2: Tensor, extent_N2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All pixels of all boxes, flat: columns, rows and the number of the box that each belongs to."""
+    counts = extent_N2.prod(1)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    local = torch.arange(len(owner), device=counts.device) - (counts.cumsum(0) - counts)[owner]
+    width = extent_N2[owner, 0]
+    return first_N2[owner, 0] + local % width, first_N2[owner, 1] + local // width, owner
+
+
+def _evaluate(corners_N33: Tensor, owner: Tensor, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Coverage (bool) and 1/depth of each pair, in the operations and order of the compiled kernel."""
+    x, y, w = corners_N33[owner].unbind(-1)
+    own = _owns_edges(corners_N33)[owner]
+    dx, dy = x - (columns + 0.5)[:, None], y - (rows + 0.5)[:, None]
+    following, preceding = [1, 2, 0], [2, 0, 1]
+    edge = dx[:, following] * dy[:, preceding] - dy[:, following] * dx[:, preceding]
+    inside = ((edge > 0) | ((edge == 0) & own)).all(1)
+    ew = edge * w
+    inverse_depth = (ew[:, 0] + ew[:, 1] + ew[:, 2]) / (edge[:, 0] + edge[:, 1] + edge[:, 2])
+    return inside & (inverse_depth > 0), inverse_depth
+
+
+def _owns_edges(corners_N33: Tensor) -> Tensor:
+    """(N, 3) bool: does the edge opposite each corner include the points exactly on it?"""
+    start, end = corners_N33[:, [1, 2, 0], :2], corners_N33[:, [2, 0, 1], :2]
+    up, level = end[..., 1] < start[..., 1], end[..., 1] == start[..., 1]
+    return up | (level & (end[..., 0] > start[..., 0]))
