@@ -157,6 +157,23 @@ class Scene(TensorRecord):
     lighting: Lighting
     expression: Tensor
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Flat, named by the leaf fields (`rotation`, ..., `expression`): for storage and for optimisers."""
+        camera = {f.name: getattr(self.camera, f.name) for f in fields(self.camera)}
+        lighting = {f.name: getattr(self.lighting, f.name) for f in fields(self.lighting)}
+        return {**camera, **lighting, "expression": self.expression}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Scene:
+        """Inverse of `to_tensors`; other keys are ignored."""
+        camera = Camera(**{f.name: tensors[f.name] for f in fields(Camera)})
+        lighting = Lighting(**{f.name: tensors[f.name] for f in fields(Lighting)})
+        return cls(camera, lighting, tensors["expression"])
+
+
+SCENE_KEYS = (*(f.name for f in fields(Camera)), *(f.name for f in fields(Lighting)), "expression")
+"""Keys of `Scene.to_tensors`."""
+
 
 @dataclass(frozen=True)
 class Rendering(TensorRecord):

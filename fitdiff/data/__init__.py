@@ -1,1 +1,5 @@
-"""data components."""
+"""Data sets: synthetic people (`people`), read back as shards."""
+
+from fitdiff.data import people
+
+__all__ = ["people"]

@@ -1,0 +1,21 @@
+"""Fit a photo: `python fit.py photo=me.jpg`. `--help` lists groups and common overrides."""
+
+import hydra
+from omegaconf import DictConfig
+
+from fitdiff.cli import guarded, prepare
+
+prepare()
+
+
+@hydra.main(config_path="conf", config_name="fit", version_base="1.3")
+@guarded
+def main(config: DictConfig) -> None:
+    """Fit one photo and write the avatar's folder."""
+    from fitdiff.cli import run_fit
+
+    run_fit(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What the entry points share: plug-ins before Hydra composes, file names as people type them, errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from fitdiff.config import plain, register_schemas
+from fitdiff.registry import ComponentError, load_plugins
+
+PATH_KEYS = ("photo", "out", "checkpoint")
+"""Overrides whose value is a file name: quoted on the user's behalf."""
+
+
+def prepare() -> None:
+    """Register every component and schema, and quote file names in `sys.argv`. Call before `hydra.main` composes."""
+    load_plugins()
+    register_schemas()
+    sys.argv[1:] = [quote_path(argument) for argument in sys.argv[1:]]
+
+
+def quote_path(argument: str) -> str:
+    """Quote `photo=my (1), a=b.jpg` for Hydra's override grammar, unless the user already quoted it.
+
+    Spaces, brackets, commas, equals signs, quotes, `$` and non-ASCII letters all have a meaning there.
+    """
+    match = re.fullmatch(rf"(\+*(?:{'|'.join(PATH_KEYS)})=)(.*)", argument, re.DOTALL)
+    if not match or re.fullmatch(r"(['\"]).*\1|null|", match[2], re.DOTALL):
+        return argument
+    escaped = re.sub(r'(\\*)(?="|$)', lambda m: m[1] * 2, match[2]).replace('"', r"\"")
+    # OmegaConf would resolve ${...}; an escaped dollar stays a dollar.
+    return f'{match[1]}"{escaped}"'.replace("${", r"\${")
+
+
+def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Errors that a user can mend become one line and exit code 2; anything else stays a traceback."""
+
+    @functools.wraps(function)
+    def wrapper(config: DictConfig) -> None:
+        from fitdiff.alignment.photo import PhotoError
+        from fitdiff.model import CheckpointError
+
+        try:
+            function(config)
+        except (PhotoError, CheckpointError, ComponentError, FileNotFoundError) as error:
+            Console(stderr=True).print(f"[bold red]error:[/] {_one_line(error)}", soft_wrap=True, highlight=False)
+            sys.exit(2)
+
+    return wrapper
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).replace("[", r"\[")
+
+
+def run_fit(config: DictConfig) -> Path:
+    """`fit.py`: fit `config.photo` with `config.checkpoint` and write the avatar's folder."""
+    from fitdiff.alignment.photo import PhotoError, load_photo
+    from fitdiff.fitting import Progress
+    from fitdiff.model import FitDiff
+
+    if config.photo in ("", "???"):
+        raise PhotoError("no photo given: python fit.py photo=me.jpg")
+    console = Console(stderr=True)
+    photo = load_photo(config.photo)
+    model = FitDiff.load(config.checkpoint, config.device)
+    choices = {key: plain(config[key]) for key in ("sampler", "guidance", "fitting", "detector", "landmarks")}
+    with Progress(console) as progress:
+        fit = model.fit(photo, seed=config.seed, on_step=progress, **choices)
+    folder = fit.save(config.out or Path("outputs/fits") / Path(config.photo).stem)
+    for note in fit.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(fit.summary())
+    console.print(f"results: [bold]{folder}[/] (avatar.glb, comparison.png, fit.json, ...)", soft_wrap=True)
+    return folder
+
+
+def run_sample(config: DictConfig) -> Path:
+    """`sample.py`: sample `config.n` faces and write them as one picture, and as avatars if asked."""
+    from fitdiff.alignment.photo import load_photo
+    from fitdiff.avatar.pictures import save_png
+    from fitdiff.model import FitDiff
+    from fitdiff.sampling import sample_faces
+
+    photo = load_photo(config.photo) if config.photo else None
+    model = FitDiff.load(config.checkpoint, config.device)
+    choices = {key: plain(config[key]) for key in ("sampler", "detector", "landmarks")}
+    faces = sample_faces(model, config.n, photo, config.steps, config.cfg_scale, config.seed, **choices)
+    name = Path(config.photo).stem if config.photo else "unconditional"
+    folder = Path(config.out or Path("outputs/samples") / name)
+    save_png(faces.sheet(), folder / "samples.png")
+    if config.avatars:
+        faces.save_avatars(folder)
+    Console(stderr=True).print(f"results: [bold]{folder}[/] (samples.png)", soft_wrap=True)
+    return folder
+
+

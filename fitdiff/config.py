@@ -1,0 +1,106 @@
+"""Root schemas of the entry points: a misspelt key is an error before anything is built.
+
+Groups (`renderer`, `autoencoder`, ...) are typed by the registry, from each component's constructor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+@dataclass
+class ModelConfig:
+    """What `model=` chooses: the stages to run, in order."""
+
+    stages: list[str] = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """`train.py`. Every group is a registry kind."""
+
+    name: str = MISSING  # the run's folder under outputs/
+    resolution: int = MISSING  # side R of the UV maps in texels, a power of two
+    seed: int = 0
+    outputs: str = "outputs"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: Any = MISSING
+    shape_model: Any = MISSING
+    autoencoder: Any = MISSING
+    denoiser: Any = MISSING
+    schedule: Any = MISSING
+    identity: Any = MISSING
+    renderer: Any = MISSING
+    perceptual: Any = MISSING
+    stage: dict[str, Any] = MISSING
+    trainer: Any = MISSING
+    tracker: Any = MISSING
+    detector: Any = MISSING  # the scale's default for fitting; stored with the model
+    landmarks: Any = MISSING
+    guidance: dict[str, Any] = MISSING
+    sampler: Any = MISSING
+    fitting: Any = MISSING
+
+
+@dataclass
+class FitConfig:
+    """`fit.py`. Groups left null come from the checkpoint."""
+
+    photo: str = MISSING  # the photo to fit
+    checkpoint: str = "outputs/fitdiff-laptop/model"  # folder written by train.py
+    out: str | None = None  # result folder; null: outputs/fits/<photo's name>
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
+    sampler: Any = MISSING
+    guidance: dict[str, Any] = MISSING
+    fitting: Any = MISSING
+    detector: Any = MISSING
+    landmarks: Any = MISSING
+
+
+@dataclass
+class SampleConfig:
+    """`sample.py`."""
+
+    checkpoint: str = "outputs/fitdiff-laptop/model"
+    photo: str | None = None  # condition on the identity of this photo; null: unconditional
+    n: int = 8
+    steps: int = 50  # sampler steps
+    cfg_scale: float = 1.0  # classifier-free guidance; 1 is off
+    avatars: bool = False  # also write every sample as an avatar folder
+    out: str | None = None  # null: outputs/samples/<photo's name or 'unconditional'>
+    seed: int = 0
+    device: str = "auto"
+    sampler: Any = MISSING
+    detector: Any = MISSING
+    landmarks: Any = MISSING
+
+
+def register_schemas() -> None:
+    """Store the root schemas for the primary configs' defaults lists."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="fit_schema", node=FitConfig)
+    store.store(name="sample_schema", node=SampleConfig)
+
+
+def plain(node: Any) -> Any:
+    """Resolved plain containers of a config node."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def config_hash(*parts: Any) -> str:
+    """Twelve hex digits that depend on the resolved values alone, not on their order."""
+    text = json.dumps([plain(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def select(config: DictConfig, *keys: str) -> dict[str, Any]:
+    """The named top-level parts of a config, resolved."""
+    return {key: plain(config[key]) for key in keys}

@@ -1,0 +1,101 @@
+"""Where metrics and pictures of a run go. Trackers of Accelerate's family behind one small interface."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fitdiff.registry import register
+
+
+class Tracker(Protocol):
+    """Receives scalars and pictures; only the main process calls it."""
+
+    def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None:
+        """Open the run; the same run_dir continues the same run."""
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        """Log scalars, named as in `train/loss_id`."""
+
+    def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
+        """Log uint8 (H, W, 3) pictures."""
+
+    def finish(self) -> None:
+        """Flush and close."""
+
+
+@register("tracker", "none")
+class NoTracker:
+    """Logs nothing."""
+
+    def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        """Nothing."""
+
+    def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
+@register("tracker", "wandb")
+class WandbTracker:
+    """Weights & Biases; offline unless logged in, so that nothing leaves the machine unasked.
+
+    Offline runs lie in `<run_dir>/wandb`; `wandb sync <run_dir>/wandb/offline-*` uploads them later.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = "fitdiff",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: tuple[str, ...] = (),
+        mode: str = "auto",
+    ) -> None:
+        """`mode`: auto (online if a key is configured) | online | offline."""
+        self.settings = {"project": project, "entity": entity, "group": group, "tags": list(tags)}
+        self.mode = mode
+        self.run: Any = None
+
+    def start(self, run_dir: Path, name: str, config: Mapping[str, Any]) -> None:
+        """Open the run; its id is a hash of the run's folder, so that the same command continues it."""
+        import wandb
+
+        mode = self.mode
+        if mode == "auto":
+            mode = "online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline"
+        identifier = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:12]
+        self.run = wandb.init(
+            dir=str(run_dir),
+            name=name,
+            id=identifier,
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            config=dict(config),
+            settings=wandb.Settings(silent=True),
+            **self.settings,
+        )
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        """Log scalars at a step."""
+        self.run.log(dict(scalars), step=step)
+
+    def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
+        """Log pictures at a step."""
+        import wandb
+
+        self.run.log({name: wandb.Image(image) for name, image in images.items()}, step=step)
+
+    def finish(self) -> None:
+        """Flush and close."""
+        self.run.finish()

@@ -1,0 +1,168 @@
+"""Stage 1: the branched autoencoder, under the losses of VQGAN (method section 2).
+
+L1 + perceptual + commitment, and after `discriminator_start` steps the adversarial loss of the branched discriminator
+with VQGAN's adaptive weight. Chosen: L1 is taken in standardised units (each map divided by its own deviation), so that
+nearly constant maps (normals, specular) count as much as the diffuse albedo.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from fitdiff.autoencoder.discriminator import BranchedDiscriminator
+from fitdiff.autoencoder.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
+from fitdiff.avatar.pictures import contact_sheet
+from fitdiff.data.people.maker import dequantise
+from fitdiff.data.shards import ShardedDataset
+from fitdiff.registry import register
+from fitdiff.training.stage import Losses, count_steps, warmup_cosine
+from fitdiff.types import FaceMaps
+
+MAPS = ("diffuse", "specular", "normals")
+
+
+@register("stage", "autoencoder")
+class AutoencoderStage:
+    """Train `autoencoder`.
+
+    Run-time objects: `autoencoder`, `perceptual` (distance of two image batches), `train` and `held_out` people.
+
+    Args:
+        batch_size: Table 1. learning_rate: VQGAN's 4.5e-6 times Table 1's batch size of 16.
+        epochs: not in the supplement; chosen. Give `steps` instead for a short run.
+        perceptual_weight, adversarial_weight: VQGAN's 1 and 0.8; 0 switches a term off.
+        discriminator_start: the adversarial warm-up in steps. discriminator_channels: width of the PatchGAN.
+    """
+
+    name = "autoencoder"
+    averaged = ("autoencoder",)
+    product = ("autoencoder",)
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        perceptual: nn.Module,
+        train: ShardedDataset,
+        held_out: ShardedDataset,
+        *,
+        batch_size: int = 16,  # Table 1
+        learning_rate: float = 7.2e-5,
+        epochs: float | None = 50.0,
+        steps: int | None = None,
+        warmup_steps: int = 500,
+        decay: str = "constant",
+        perceptual_weight: float = 1.0,
+        adversarial_weight: float = 0.8,
+        discriminator_start: int = 30_000,
+        discriminator_channels: int = 64,
+        preview_samples: int = 4,
+    ) -> None:
+        self.autoencoder, self.perceptual, self.train, self.held_out = autoencoder, perceptual, train, held_out
+        self.batch_size, self.peak_rate, self.warmup, self.decay = batch_size, learning_rate, warmup_steps, decay
+        self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
+        self.discriminator_start, self.preview_samples = discriminator_start, preview_samples
+        self.n_samples = len(train)
+        self.steps = count_steps(steps, epochs, self.n_samples, batch_size)
+        autoencoder.requires_grad_(True)
+        self.discriminator = BranchedDiscriminator(channels=discriminator_channels)
+        self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": self.discriminator}
+        mean, std = _statistics(train)
+        autoencoder.set_statistics(mean, std)
+        self.std = std.clamp_min(autoencoder.scale_floor).repeat_interleave(3)[:, None, None]
+
+    def optimisers(self) -> dict[str, Optimizer]:
+        """Adam with VQGAN's betas (0.5, 0.9) for both players."""
+        return {
+            name: Adam(module.parameters(), lr=self.peak_rate, betas=(0.5, 0.9))
+            for name, module in (("autoencoder", self.autoencoder), ("discriminator", self.discriminator))
+        }
+
+    def learning_rate(self, step: int) -> float:
+        """See `warmup_cosine`."""
+        return warmup_cosine(step, self.steps, self.peak_rate, self.warmup, self.decay)
+
+    def batch(self, indices: list[int]) -> dict[str, Tensor]:
+        """(B, 9, R, R) uint8 maps."""
+        return self.train.gather(indices, ("maps",))
+
+    def losses(self, batch: dict[str, Tensor], step: int) -> Losses:
+        """VQGAN's two players; the second sees the reconstruction of the first."""
+        maps = dequantise(batch["maps"])
+        output = self.modules["autoencoder"](maps)
+        terms = {
+            "loss_l1": ((output.reconstruction - maps).abs() / self.std.to(maps.device)).mean(),
+            "loss_commitment": output.commitment_loss,
+        }
+        if self.perceptual_weight:
+            terms["loss_perceptual"] = self.perceptual_weight * self._perceptual_distance(output.reconstruction, maps)
+        loss = sum(terms.values())
+        adversarial = self.adversarial_weight > 0 and step >= self.discriminator_start
+        if adversarial:
+            self.discriminator.requires_grad_(False)
+            generator = generator_loss(self.discriminator(output.reconstruction))
+            weight = adaptive_weight(loss, generator, self.autoencoder.last_layer)
+            loss = loss + self.adversarial_weight * weight * generator
+            terms |= {"loss_generator": generator, "adaptive_weight": weight}
+        yield "autoencoder", loss, {**terms, "perplexity": output.perplexity}
+        if adversarial:
+            self.discriminator.requires_grad_(True)
+            # One pass over both halves: with DistributedDataParallel a module may run forward once per backward.
+            logits = self.modules["discriminator"](torch.cat([maps, output.reconstruction.detach()]))
+            real, fake = logits.chunk(2)
+            loss = hinge_discriminator_loss(real, fake)
+            yield "discriminator", loss, {"loss_discriminator": loss}
+
+    def _perceptual_distance(self, reconstruction: Tensor, maps: Tensor) -> Tensor:
+        """Mean distance of the three maps as pictures."""
+        pictures = [torch.cat(((x * 0.5 + 0.5).clamp(0, 1)).split(3, 1)) for x in (reconstruction, maps)]
+        return self.perceptual(*pictures).mean()
+
+    @torch.no_grad()
+    def evaluate(self, averages: dict[str, nn.Module]) -> dict[str, float]:
+        """Held-out PSNR (dB, of pictures in [0, 1]) of each map and of the mean map, and the share of codes in use."""
+        autoencoder = averages["autoencoder"]
+        device = next(autoencoder.parameters()).device
+        metrics = {f"psnr_{name}{kind}": PeakSignalNoiseRatio(data_range=(0.0, 1.0)).to(device) for name in MAPS for kind in ("", "_mean_map")}  # fmt: skip # noqa: E501
+        codes = []
+        for start in range(0, len(self.held_out), 32):
+            chunk = range(start, min(start + 32, len(self.held_out)))
+            maps = dequantise(self.held_out.gather(chunk, ("maps",))["maps"]).to(device)
+            output = autoencoder(maps)
+            codes.append(output.codes.flatten())
+            truth = FaceMaps.from_tensor(maps).to_images()
+            for kind, packed in (("", output.reconstruction), ("_mean_map", autoencoder.mean.expand_as(maps))):
+                for name, picture in FaceMaps.from_tensor(packed).to_images().items():
+                    metrics[f"psnr_{name}{kind}"].update(picture, truth[name])
+        size = len(autoencoder.quantiser.codebook)
+        return {
+            **{key: metric.compute().item() for key, metric in metrics.items()},
+            "codes_in_use": autoencoder.quantiser.usage.item(),
+            "codes_in_held_out": torch.cat(codes).unique().numel() / size,
+        }
+
+    def preview(self, averages: dict[str, nn.Module]) -> dict[str, np.ndarray]:
+        """Held-out maps beside their reconstructions."""
+        autoencoder, k = averages["autoencoder"], min(self.preview_samples, len(self.held_out))
+        maps = dequantise(self.held_out.gather(range(k), ("maps",))["maps"])
+        reconstruction = autoencoder(maps.to(next(autoencoder.parameters()).device)).reconstruction.cpu()
+        columns = [FaceMaps.from_tensor(x).to_images()[name] for name in MAPS for x in (maps, reconstruction)]
+        captions = [f"{name}{kind}" for name in MAPS for kind in ("", " (decoded)")]
+        return {"reconstruction": contact_sheet(list(zip(*columns, strict=True)), captions, cell=128)}
+
+    def finish(self, averages: dict[str, nn.Module]) -> None:
+        """Put the averaged weights into the autoencoder and freeze it."""
+        self.autoencoder.load_state_dict(averages["autoencoder"].state_dict())
+        self.autoencoder.eval().requires_grad_(False)
+
+
+def _statistics(train: ShardedDataset, limit: int = 1000) -> tuple[Tensor, Tensor]:
+    """Mean map (9, R, R) and root mean square deviation of each of the three maps (3,), of up to `limit` people."""
+    n = min(limit, len(train))
+    maps = dequantise(train.gather(range(n), ("maps",))["maps"])
+    mean = maps.mean(0)
+    variance = (maps - mean).square().mean((0, 2, 3))
+    return mean, variance.view(3, 3).mean(1).sqrt()

@@ -1,0 +1,31 @@
+"""Exponential moving average of weights, used by every preview, export and fit."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """Average of a module's weights with a half-life counted in images, so that batch size does not change it.
+
+    Args:
+        module: copied; buffers follow the module as they are.
+        half_life: images after which a weight's influence has halved.
+        batch_size: images a step.
+    """
+
+    def __init__(self, module: nn.Module, half_life: float, batch_size: int) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = 0.5 ** (batch_size / half_life)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Blend in the weights of `step` (0-based). Early steps average over what there is: decay (1+s)/(10+s)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averaged = [p for p in self.module.parameters()]
+        torch._foreach_lerp_(averaged, [p.detach() for p in module.parameters()], 1 - decay)
+        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)
