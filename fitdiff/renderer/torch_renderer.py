@@ -39,7 +39,7 @@ class SurfaceImages(TensorRecord):
 
 @dataclass(frozen=True)
 class _Surface:
-    """The same as (P, 3) lists of covered pixels, and the points' camera-space positions in mm."""
+    """The same as (3, P) lists of covered pixels (channels first), and the points' camera-space positions in mm."""
 
     fragments: Fragments
     points: Tensor
@@ -91,13 +91,15 @@ class TorchRenderer(nn.Module):
             ValueError: a batch size or the number of vertices does not fit.
         """
         surface, landmarks = self._surface(vertices_BV3, maps, camera, size)
+        spread = surface.fragments.spread
         colour = shading.shade(
             surface.normals,
             surface.points,
             surface.diffuse_albedo,
             surface.specular_albedo,
-            lighting,
-            surface.fragments.image,
+            spread(lighting.ambient),
+            spread(lighting.directions),
+            spread(lighting.colours),
             self.shininess,
         )
         # Clamp each sample before averaging: a highlight is as bright as the display allows, whatever surrounds it.
@@ -107,10 +109,10 @@ class TorchRenderer(nn.Module):
     def surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> SurfaceImages:
         """Unlit images of the surface: arguments as for rendering. Differentiable in vertices, maps and camera."""
         surface, _ = self._surface(vertices_BV3, maps, camera, size)
-        values = [surface.normals, surface.diffuse_albedo, surface.specular_albedo]
-        images, mask = self._resolve(surface.fragments, torch.cat(values, -1))
+        values = torch.cat([surface.normals, surface.diffuse_albedo, surface.specular_albedo])
+        images, mask = self._resolve(surface.fragments, values)
         normals, diffuse, specular = images.split(3, 1)
-        return SurfaceImages(nnf.normalize(normals, dim=1), diffuse, specular, mask)
+        return SurfaceImages(shading.unit(normals, 1), diffuse, specular, mask)
 
     def visibility(self, vertices_BV3: Tensor, camera: Camera, size: int) -> Tensor:
         """(B, S, S) int64 triangle id per pixel, -1 for none; `vertices_BV3` in camera space. No gradient."""
@@ -124,31 +126,30 @@ class TorchRenderer(nn.Module):
         landmarks = geometry.project(self.topology.landmarks(vertices), camera)
         with torch.no_grad():
             fragments = Fragments.from_visibility(self.visibility(vertices, camera, size * self.antialias))
-        uv = self.uv.to(vertices)
-        frames = shading.vertex_frames(vertices, self.faces, uv)
-        corners = gather_corners(torch.cat([vertices, frames], -1), self.faces, fragments)
-        weights = barycentrics(corners[..., :3], camera, fragments)
-        points, frames = interpolate(weights, corners).split([3, 6], -1)
-        texels = self._sample(maps, interpolate(weights, uv[self.faces[fragments.triangle]]), fragments)
-        diffuse, specular, tangent_normals = texels.split(3, -1)
+        uv, faces = self.uv.to(vertices), self.faces[fragments.triangle]
+        attributes = torch.cat([vertices, shading.vertex_frames(vertices, self.faces, uv)], -1)
+        corners = gather_corners(attributes, fragments.corners(self.faces, vertices.shape[1]))
+        weights = barycentrics(corners[:3], camera, fragments)
+        points, frames = interpolate(weights, corners).split([3, 6])
+        texels = self._sample(maps, interpolate(weights, uv[faces].permute(2, 1, 0)), fragments.counts)
+        diffuse, specular, tangent_normals = texels.split(3)
         handedness = self.handedness.to(vertices)[fragments.triangle]
         normals = shading.map_normals(frames, handedness, tangent_normals)
         return _Surface(fragments, points, normals, diffuse, specular), landmarks
 
-    def _sample(self, maps: FaceMaps, uv_P2: Tensor, fragments: Fragments) -> Tensor:
-        """Bilinear texture look-up, (P, 9). Maps of batch 1 serve all images in one call."""
+    def _sample(self, maps: FaceMaps, uv_2P: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """Bilinear texture look-up, (9, P). Maps of batch 1 serve all images in one call."""
         texture = torch.cat([maps.diffuse_albedo, maps.specular_albedo, maps.normals], 1)
-        counts = fragments.counts() if len(texture) > 1 else [len(uv_P2)]
-        grids = (2 * uv_P2 - 1)[None, None].split(counts, 2)
+        grids = (2 * uv_2P.t() - 1)[None, None].split(counts if len(texture) > 1 else uv_2P.shape[1:], 2)
         samples = [
             nnf.grid_sample(t, grid, padding_mode="border", align_corners=False)
             for t, grid in zip(texture.split(1), grids, strict=True)
         ]
-        return torch.cat(samples, -1)[0, :, 0].t()
+        return torch.cat(samples, -1)[0, :, 0]
 
-    def _resolve(self, fragments: Fragments, values_PC: Tensor) -> tuple[Tensor, Tensor]:
+    def _resolve(self, fragments: Fragments, values_CP: Tensor) -> tuple[Tensor, Tensor]:
         """Samples to images (B, C, S, S) and mask (B, 1, S, S), averaging the covered samples of each pixel."""
-        images, mask = fragments.to_images(values_PC), fragments.mask(values_PC)
+        images, mask = fragments.to_images(values_CP), fragments.mask(values_CP)
         if self.antialias == 1:
             return images, mask
         coverage = nnf.avg_pool2d(mask, self.antialias)
