@@ -1,0 +1,65 @@
+"""Branched PatchGAN discriminator. Section 2 of the FitDiff supplement, change B (as in FitMe).
+
+Base: Isola et al. 2017, as VQGAN uses it. Two copies of everything except the last convolution, which both share: one
+copy judges both albedos, the other the normals.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fitdiff.registry import register
+
+ALBEDO_CHANNELS = 6
+"""The map tensor starts with diffuse and specular albedo; normals follow."""
+
+NORMAL_CHANNELS = 3
+
+
+@register("discriminator", "branched_patchgan")
+class BranchedDiscriminator(nn.Module):
+    """Judges overlapping patches of the maps as real or reconstructed.
+
+    Args:
+        channels: width of the first convolution (VQGAN: 64).
+        layers: strided convolutions; three see patches of 70 texels (VQGAN: 3).
+
+    Batch normalisation, as in VQGAN: in training mode the logits of a map depend on its batch.
+    """
+
+    def __init__(self, *, channels: int = 64, layers: int = 3):
+        super().__init__()
+        self.albedo = _features(ALBEDO_CHANNELS, channels, layers)
+        self.normals = _features(NORMAL_CHANNELS, channels, layers)
+        self.last = nn.Conv2d(channels * min(2**layers, 8), 1, 4, padding=1)
+        self.apply(_initialise)
+
+    def forward(self, maps_B9RR: Tensor) -> Tensor:
+        """(B, 9, R, R) map tensor in [-1, 1] -> (B, 2, h, w) logits of albedos and normals; real is positive."""
+        albedo, normals = maps_B9RR.split((ALBEDO_CHANNELS, NORMAL_CHANNELS), 1)
+        return torch.cat([self.last(self.albedo(albedo)), self.last(self.normals(normals))], 1)
+
+
+def _features(in_channels: int, channels: int, layers: int) -> nn.Sequential:
+    """PatchGAN without its last convolution: `layers` strided blocks and one that keeps the resolution."""
+    modules: list[nn.Module] = [nn.Conv2d(in_channels, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    width = channels
+    for layer in range(1, layers + 1):
+        previous, width = width, channels * min(2**layer, 8)
+        stride = 2 if layer < layers else 1
+        modules += [
+            # The normalisation that follows has a bias of its own.
+            nn.Conv2d(previous, width, 4, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+        ]
+    return nn.Sequential(*modules)
+
+
+def _initialise(module: nn.Module) -> None:
+    """DCGAN's initial weights, as PatchGAN uses them."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,90 @@
+"""Building blocks of VQGAN's encoder and decoder, each able to act as several independent copies at once.
+
+A block built with ``branches=3`` holds three copies of itself, one per third of its channels: every convolution is
+grouped and every normalisation group lies inside one branch, so nothing mixes between them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def normalisation(channels: int, branches: int = 1) -> nn.GroupNorm:
+    """Group normalisation with 32 groups per branch, or the most that divide a narrower branch."""
+    return nn.GroupNorm(branches * math.gcd(32, channels // branches), channels, eps=1e-6)
+
+
+def convolution(in_channels: int, out_channels: int, branches: int = 1) -> nn.Conv2d:
+    """3x3 convolution that keeps the resolution."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=branches)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions and a skip connection (Esser et al. 2021, VQGAN)."""
+
+    def __init__(self, in_channels: int, out_channels: int, branches: int = 1, checkpoint_activations: bool = False):
+        super().__init__()
+        self.checkpoint_activations = checkpoint_activations
+        self.residual = nn.Sequential(
+            normalisation(in_channels, branches),
+            nn.SiLU(),
+            convolution(in_channels, out_channels, branches),
+            normalisation(out_channels, branches),
+            nn.SiLU(),
+            convolution(out_channels, out_channels, branches),
+        )
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, groups=branches)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        if self.checkpoint_activations and self.training:
+            return self.skip(x_BCHW) + checkpoint(self.residual, x_BCHW, use_reentrant=False)
+        return self.skip(x_BCHW) + self.residual(x_BCHW)
+
+
+class SelfAttention(nn.Module):
+    """Single-head attention among all positions of a feature map, with a skip connection."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = normalisation(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        query, key, value = self.qkv(self.norm(x_BCHW)).flatten(2).mT.chunk(3, -1)
+        attended = nnf.scaled_dot_product_attention(query, key, value)
+        return x_BCHW + self.project(attended.mT.reshape(x_BCHW.shape))
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 convolution that halves the resolution; pads right and below only, as VQGAN does."""
+
+    def __init__(self, channels: int, branches: int = 1):
+        super().__init__()
+        self.convolve = nn.Conv2d(channels, channels, 3, stride=2, groups=branches)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.convolve(nnf.pad(x_BCHW, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling of the resolution, then a 3x3 convolution.
+
+    With ``copies`` > 1 the same input feeds that many independent convolutions, whose outputs are concatenated.
+    """
+
+    def __init__(self, channels: int, copies: int = 1):
+        super().__init__()
+        self.convolve = convolution(channels, copies * channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, copies * C, 2 H, 2 W)."""
+        return self.convolve(nnf.interpolate(x_BCHW, scale_factor=2, mode="nearest"))

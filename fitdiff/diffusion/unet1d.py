@@ -1,0 +1,309 @@
+"""1-D UNet with SPADE conditioning. Table 2 and section 2 of the FitDiff supplement.
+
+Base: the UNet of latent diffusion (Rombach et al. 2022) with 1-D convolutions. Its cross-attention is replaced by SPADE
+(Park et al. 2019). **Chosen** here, where the paper is silent:
+
+- SPADE takes the place of the second normalisation of every residual block, so every resolution sees the condition;
+- the standardised embedding is projected to a signal of one channel and `cond_dim` positions, which is resampled
+  linearly to each resolution. One hidden layer of width `spade_dim` per resolution serves all of its SPADE layers;
+- self-attention after the residual blocks at the resolutions of `attention_downsamplings`, as latent diffusion's;
+- the learned null condition is an embedding: it replaces the standardised one before the projection.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from fitdiff.registry import register
+
+Modulation = tuple[Tensor, Tensor]
+"""(B, C, L) scale gamma and (B, C, L) shift beta of one SPADE layer; B is 1 if all samples share them."""
+
+Condition = tuple[tuple[Modulation, ...], ...]
+"""Modulations of all SPADE layers: one tuple per resolution, fine to coarse, in the order of use."""
+
+
+def spade(h_BCL: Tensor, modulation: Modulation) -> Tensor:
+    """Parameter-free group normalisation, then (1 + gamma) h + beta per position (Park et al. 2019, Eq. 1).
+
+    Args:
+        h_BCL: (B, C, L) float.
+        modulation: gamma and beta.
+    """
+    gamma, beta = modulation
+    h = nnf.group_norm(h_BCL, _groups(h_BCL.shape[1]))
+    return torch.addcmul(h + beta, h, gamma)
+
+
+class SpadeModulation(nn.Module):
+    """Predicts gamma and beta of all SPADE layers of one resolution from the condition signal.
+
+    Args:
+        length: L, positions of this resolution.
+        channels: C, of its layers.
+        layers: number of SPADE layers.
+        hidden: width of the shared hidden layer (Table 2: SPADE dim).
+    """
+
+    def __init__(self, length: int, channels: int, layers: int, hidden: int):
+        super().__init__()
+        self.length, self.layers = length, layers
+        self.hidden = nn.Conv1d(1, hidden, 3, padding=1)
+        self.modulate = nn.Conv1d(hidden, 2 * layers * channels, 1)
+
+    def forward(self, signal_B1S: Tensor) -> tuple[Modulation, ...]:
+        """(B, 1, cond_dim) -> per layer (B, C, L) gamma and beta."""
+        signal = nnf.interpolate(signal_B1S, self.length, mode="linear")
+        chunks = self.modulate(nnf.silu(self.hidden(signal))).chunk(2 * self.layers, 1)
+        return tuple(zip(chunks[::2], chunks[1::2], strict=True))
+
+
+class ResidualBlock(nn.Module):
+    """Residual block of latent diffusion; the second normalisation is SPADE. Optionally followed by attention."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_dim: int, dropout: float, attention: SelfAttention | None
+    ):
+        super().__init__()
+        self.norm = _normalisation(in_channels)
+        self.convolve_in = nn.Conv1d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(time_dim, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.convolve_out = _zero(nn.Conv1d(out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv1d(in_channels, out_channels, 1)
+        self.attention = attention or nn.Identity()
+
+    def forward(self, x_BCL: Tensor, time_BT: Tensor, modulation: Modulation) -> Tensor:
+        """(B, in_channels, L), (B, time_dim) -> (B, out_channels, L)."""
+        h = self.convolve_in(nnf.silu(self.norm(x_BCL))) + self.time(time_BT)[:, :, None]
+        h = self.convolve_out(self.dropout(nnf.silu(spade(h, modulation))))
+        return self.attention(self.skip(x_BCL) + h)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among positions, with a skip connection."""
+
+    def __init__(self, channels: int, heads: int, head_channels: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = _normalisation(channels)
+        self.qkv = nn.Conv1d(channels, 3 * heads * head_channels, 1)
+        self.project = _zero(nn.Conv1d(heads * head_channels, channels, 1))
+
+    def forward(self, x_BCL: Tensor) -> Tensor:
+        """(B, C, L) -> (B, C, L)."""
+        heads = self.qkv(self.norm(x_BCL)).unflatten(1, (3, self.heads, -1)).mT
+        attended = nnf.scaled_dot_product_attention(*heads.unbind(1))
+        return x_BCL + self.project(attended.mT.flatten(1, 2))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling of the length, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.convolve = nn.Conv1d(channels, channels, 3, padding=1)
+
+    def forward(self, x_BCL: Tensor) -> Tensor:
+        """(B, C, L) -> (B, C, 2 L)."""
+        return self.convolve(x_BCL.repeat_interleave(2, -1))
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the step (Ho et al. 2020), then two layers; 4 times as wide as the UNet's first level."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
+
+    def forward(self, t_B: Tensor) -> Tensor:
+        """(B,) int64 step -> (B, 4 channels), activated."""
+        dtype = self.layers[0].weight.dtype
+        half = self.channels // 2
+        frequencies = torch.exp(torch.arange(half, device=t_B.device, dtype=dtype) * (-math.log(10000) / half))
+        angles = t_B[:, None].to(dtype) * frequencies
+        return nnf.silu(self.layers(torch.cat([angles.cos(), angles.sin()], 1)))
+
+
+@register("denoiser", "spade_unet1d")
+class SpadeUNet1d(nn.Module):
+    """Noise predictor over the latent vector as a signal of one channel. Implements `types.Denoiser`.
+
+    Args:
+        length: N, of the latent vector; a multiple of 2^(levels - 1).
+        embedding_dim: D, of the identity embedding.
+        channels: width that the multipliers multiply (Table 2: Channels).
+        channel_multipliers: width of each level, fine to coarse (Table 2: Channels mult).
+        depth: residual blocks per level on the way down; one more on the way up (Table 2: Depth).
+        heads: attention heads (Table 2: Heads).
+        head_channels: channels of a head (Table 2: Heads Channels).
+        spade_dim: width of SPADE's hidden layer (Table 2: SPADE dim.).
+        cond_dim: length of the projected condition (Table 2: Cond. Dim).
+        attention_downsamplings: factors by which the length is reduced where self-attention is used. Chosen: latent
+            diffusion's 2, 4, 8; the bottleneck has one in any case.
+        dropout: in the residual blocks.
+
+    Raises:
+        ValueError: `length` is not a multiple of 2^(levels - 1).
+    """
+
+    def __init__(
+        self,
+        length: int,
+        embedding_dim: int,
+        *,
+        channels: int = 192,
+        channel_multipliers: tuple[int, ...] = (1, 2, 4, 8),
+        depth: int = 2,
+        heads: int = 4,
+        head_channels: int = 32,
+        spade_dim: int = 128,
+        cond_dim: int = 1048,
+        attention_downsamplings: tuple[int, ...] = (2, 4, 8),
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        factor = 2 ** (len(channel_multipliers) - 1)
+        if length % factor:
+            raise ValueError(
+                f"length={length} must be a multiple of {factor} = 2^(levels - 1): pad the latent to "
+                f"{-(-length // factor) * factor}"
+            )
+        self.length = length
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+
+        def block(in_channels: int, level: int, attention: bool) -> ResidualBlock:
+            layer = SelfAttention(widths[level], heads, head_channels) if attention else None
+            return ResidualBlock(in_channels, widths[level], 4 * channels, dropout, layer)
+
+        self.time = TimeEmbedding(channels)
+        self.convolve_in = nn.Conv1d(1, channels, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        width, skips = channels, [channels]
+        last = len(widths) - 1
+        for level, next_width in enumerate(widths):
+            stage = nn.ModuleList()
+            for _ in range(depth):
+                stage.append(block(width, level, 2**level in attention_downsamplings))
+                width = next_width
+                skips.append(width)
+            if level < last:
+                stage.append(nn.Conv1d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+            self.down.append(stage)
+        self.middle = nn.ModuleList([block(width, last, True), block(width, last, False)])
+        for level in range(last, -1, -1):
+            stage = nn.ModuleList()
+            for _ in range(depth + 1):
+                stage.append(block(width + skips.pop(), level, 2**level in attention_downsamplings))
+                width = widths[level]
+            if level:
+                stage.append(Upsample(width))
+            self.up.append(stage)
+        self.out = nn.Sequential(_normalisation(width), nn.SiLU(), _zero(nn.Conv1d(width, 1, 3, padding=1)))
+
+        self.register_buffer("embedding_mean", torch.zeros(embedding_dim))
+        self.register_buffer("embedding_std", torch.ones(embedding_dim))
+        self.null_embedding = nn.Parameter(torch.zeros(embedding_dim))
+        self.project = nn.Linear(embedding_dim, cond_dim)
+        self.modulations = nn.ModuleList(
+            SpadeModulation(length >> level, width, 2 * depth + 1 + 2 * (level == last), spade_dim)
+            for level, width in enumerate(widths)
+        )
+
+    @torch.no_grad()
+    def set_embedding_statistics(self, mean_D: Tensor, std_D: Tensor) -> None:
+        """Set the standardisation of the embedding from training data.
+
+        Args:
+            mean_D: (D,) mean. std_D: (D,) positive standard deviation.
+        """
+        self.embedding_mean.copy_(mean_D)
+        self.embedding_std.copy_(std_D)
+
+    def condition(self, embedding_BD: Tensor | None, drop_B: Tensor | None = None) -> Condition:
+        """Everything that depends on the embedding alone: compute it once per photo and reuse it at every step.
+
+        Args:
+            embedding_BD: (B, D) identity embedding as the network gives it; None: the null condition, which serves a
+                batch of any size.
+            drop_B: (B,) bool, True where the null condition replaces the embedding (training without condition).
+
+        Returns:
+            For `forward`'s `condition`. Differentiable in the embedding.
+        """
+        embedding = self.null_embedding[None]
+        if embedding_BD is not None:
+            standard = (embedding_BD - self.embedding_mean) / self.embedding_std
+            embedding = standard if drop_B is None else torch.where(drop_B[:, None], embedding, standard)
+        signal = self.project(embedding)[:, None]
+        return tuple(modulation(signal) for modulation in self.modulations)
+
+    def forward(
+        self,
+        z_t_BN: Tensor,
+        t_B: Tensor,
+        embedding_BD: Tensor | None = None,
+        *,
+        condition: Condition | None = None,
+        drop_B: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the noise in z_t.
+
+        Args:
+            z_t_BN: (B, length) noisy latent.
+            t_B: (B,) int64 step.
+            embedding_BD: (B, D) identity embedding; None: the null condition.
+            condition: of `self.condition`, instead of `embedding_BD` and `drop_B`.
+            drop_B: see `condition`.
+
+        Returns:
+            (B, length) noise. Differentiable in the latent and the condition.
+
+        Raises:
+            ValueError: the latent is not (B, length).
+        """
+        if z_t_BN.shape[1:] != (self.length,):
+            raise ValueError(f"z_t: got {tuple(z_t_BN.shape)}, expected (B, {self.length})")
+        if condition is None:
+            condition = self.condition(embedding_BD, drop_B)
+        modulations = [iter(level) for level in condition]
+        time = self.time(t_B)
+        h = self.convolve_in(z_t_BN[:, None])
+        skips = [h]
+        for level, stage in enumerate(self.down):
+            for layer in stage:
+                is_block = isinstance(layer, ResidualBlock)
+                h = layer(h, time, next(modulations[level])) if is_block else layer(h)
+                skips.append(h)
+        for layer in self.middle:
+            h = layer(h, time, next(modulations[-1]))
+        for level, stage in zip(reversed(range(len(self.down))), self.up, strict=True):
+            for layer in stage:
+                if isinstance(layer, ResidualBlock):
+                    h = layer(torch.cat([h, skips.pop()], 1), time, next(modulations[level]))
+                else:
+                    h = layer(h)
+        return self.out(h)[:, 0]
+
+
+def _groups(channels: int) -> int:
+    """32 groups, or the most that divide fewer channels."""
+    return math.gcd(32, channels)
+
+
+def _normalisation(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(_groups(channels), channels)
+
+
+def _zero(layer: nn.Conv1d) -> nn.Conv1d:
+    """Start a residual path at zero, as latent diffusion does."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
