@@ -1,9 +1,14 @@
-"""The aligned crop that an identity network sees, as a differentiable resampling of a photo or a rendering."""
+"""Crops: the aligned one that an identity network sees, differentiable, and plain squares of a photo."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from fitdiff.types import IdentityNetwork
@@ -57,3 +62,22 @@ def crop(image_B3SS: Tensor, transform_B23: Tensor, size: int) -> Tensor:
     fine = size * samples[0]
     grid = nnf.affine_grid(theta, [len(image_B3SS), 1, fine, fine], align_corners=False)
     return nnf.avg_pool2d(nnf.grid_sample(image_B3SS, grid, align_corners=False), samples[0])
+
+
+def cut_square(image_HW3: NDArray[np.uint8], left: float, top: float, side: float, size: int) -> NDArray[np.uint8]:
+    """Cut the square [left, left + side] x [top, top + side] and resample it to size x size with antialiasing.
+
+    Args:
+        image_HW3: (H, W, 3) uint8. Beyond its border its edge pixels are repeated.
+        left, top, side: the square in image space (pixels; fractions are honoured).
+        size: side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    x0, y0 = math.floor(left), math.floor(top)
+    rows = np.arange(y0, math.ceil(top + side)).clip(0, image_HW3.shape[0] - 1)
+    columns = np.arange(x0, math.ceil(left + side)).clip(0, image_HW3.shape[1] - 1)
+    extended = Image.fromarray(image_HW3[rows[:, None], columns])
+    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    return np.asarray(extended.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -1,0 +1,130 @@
+"""Read any photo that people bring as 8-bit sRGB, upright, on white where it is transparent."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+SMALLEST_SIDE = 32
+FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
+
+
+class PhotoError(ValueError):
+    """A photo that cannot be used; the message is one line for the person who gave it."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as every detector and network here expects it.
+
+    Attributes:
+        image: (H, W, 3) uint8 sRGB, upright.
+        focal_pixels: focal length in pixels from the 35 mm equivalent in the EXIF data, or None. Meaningless if the
+            picture was cropped after it was taken.
+        path: where it came from.
+        notes: what the reader had to decide, in plain words.
+    """
+
+    image: NDArray[np.uint8]
+    focal_pixels: float | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_photo(path: str | Path) -> Photo:
+    """Read grey, palette, transparent, CMYK, 16-bit, floating-point, rotated or colour-managed images alike.
+
+    Transparency is composited on white, an embedded ICC profile is converted to sRGB, the EXIF orientation is applied.
+    Integers are scaled by the range of their type, floating-point values are taken as sRGB in [0, 1]; of an animation
+    or a burst the first frame is read.
+
+    Raises:
+        PhotoError: no such file, not a readable image, or less than 32 pixels a side.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PhotoError(f"{path}: {'a folder, not a photo' if path.is_dir() else 'no such file'}")
+    try:
+        with Image.open(path) as file:
+            file.load()
+            focal, upright = _focal_pixels(file), ImageOps.exif_transpose(file)
+            image, notes = _to_srgb(upright)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        image, focal, notes = _read_tiff(path, error), None, ()
+    if min(image.shape[:2]) < SMALLEST_SIDE:
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise PhotoError(f"{path}: {size} pixels is too small, at least {SMALLEST_SIDE} a side are needed")
+    return Photo(image, focal, path, notes)
+
+
+def _to_srgb(file: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    if file.mode.startswith(("I", "F")):
+        return _to_8_bit(np.asarray(file)), ()
+    transparent = file.has_transparency_data
+    alpha = file.convert("RGBA").getchannel("A") if transparent else None
+    if file.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX"):
+        file = file.convert("RGBA").convert("RGB")
+    colour, notes = _apply_profile(file)
+    if alpha is not None:
+        colour = Image.composite(colour, Image.new("RGB", colour.size, "white"), alpha)
+    return np.asarray(colour), notes
+
+
+def _apply_profile(file: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """To RGB, through the embedded profile if there is one that fits the image's mode."""
+    embedded = file.info.get("icc_profile")
+    if not embedded:
+        return file.convert("RGB"), ()
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        # A grey profile says nothing of the RGB that a palette or an alpha channel was expanded to.
+        if profile.profile.xcolor_space.strip() == {"L": "GRAY"}.get(file.mode, file.mode):
+            return ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"), ()
+    except (ImageCms.PyCMSError, OSError):
+        pass
+    return file.convert("RGB"), ("the embedded colour profile does not fit the image: taken as sRGB",)
+
+
+def _to_8_bit(values: NDArray) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 1 to 4) of any number type -> (H, W, 3) uint8 on white."""
+    # Pillow gives 16-bit greys as 32-bit integers.
+    full = min(np.iinfo(values.dtype).max, 65535) if np.issubdtype(values.dtype, np.integer) else 1.0
+    unit = np.nan_to_num(np.clip(values / full, 0, 1))
+    unit = unit[..., None] if unit.ndim == 2 else unit
+    if unit.shape[-1] in (2, 4):
+        unit, alpha = unit[..., :-1], unit[..., -1:]
+        unit = unit * alpha + 1 - alpha
+    return np.broadcast_to((unit * 255).round().astype(np.uint8), (*unit.shape[:2], 3)).copy()
+
+
+def _read_tiff(path: Path, error: Exception) -> NDArray[np.uint8]:
+    """The 16-bit and floating-point colour TIFFs that Pillow does not read."""
+    import tifffile
+
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    refused = PhotoError(f"{path}: not an image that can be read ({reason}); save it as JPEG or PNG")
+    if isinstance(error, Image.DecompressionBombError):
+        raise refused from error
+    try:
+        values = tifffile.imread(path, key=0)
+    except (tifffile.TiffFileError, ValueError, OSError):
+        raise refused from error
+    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[-1] not in (3, 4):
+        values = values.transpose(1, 2, 0)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4):
+        raise refused from error
+    return _to_8_bit(values)
+
+
+def _focal_pixels(file: Image.Image) -> float | None:
+    """f = f35 * diagonal / 43.27 mm: the 35 mm equivalent is defined by the diagonal (CIPA DCG-001)."""
+    equivalent = file.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
+    if not isinstance(equivalent, int) or equivalent <= 0:
+        return None
+    return equivalent * math.hypot(*file.size) / FULL_FRAME_DIAGONAL
