@@ -1,5 +1,6 @@
-"""Renderers: avatar + scene -> rendering (`renderer=torch`)."""
+"""Renderers: avatar + scene -> rendering (`renderer=torch` everywhere, `renderer=kaolin` on CUDA)."""
 
+from fitdiff.renderer.kaolin_renderer import KaolinRenderer
 from fitdiff.renderer.torch_renderer import SurfaceImages, TorchRenderer
 
-__all__ = ["SurfaceImages", "TorchRenderer"]
+__all__ = ["KaolinRenderer", "SurfaceImages", "TorchRenderer"]

@@ -106,9 +106,11 @@ def shade(
 
 
 def blinn_phong(normals_3P: Tensor, lights_L3P: Tensor, views_3P: Tensor, shininess: float) -> Tensor:
-    """Energy-normalised Blinn-Phong lobe, times pi (light colours absorb 1/pi): (k + 8)/8 max(0, N.H)^k.
+    """Energy-normalised Blinn-Phong lobe c max(0, N.H)^k; inputs are unit vectors. Returns (L, P).
 
-    Normalisation: Akenine-Moeller et al., Real-Time Rendering, 3rd ed., section 7.6. Inputs are unit; returns (L, P).
+    c = (k + 2)(k + 4) / (8 (k + 2^(-k/2))), so that F0 = 1 reflects all of a light's energy at normal incidence:
+    the integral of max(0, N.H)^k N.L over the hemisphere is pi / c there (light colours absorb 1/pi).
     """
+    k = shininess
     halfway = unit(lights_L3P + views_3P, 1)
-    return (shininess + 8) / 8 * (normals_3P * halfway).sum(1).clamp_min(0).pow(shininess)
+    return (k + 2) * (k + 4) / (8 * (k + 2 ** (-k / 2))) * (normals_3P * halfway).sum(1).clamp_min(0).pow(k)

@@ -58,19 +58,31 @@ class TorchRenderer(nn.Module):
             Weyrich et al. (2006) measured on faces (0.2 to 0.35).
         antialias: samples per pixel along each axis. Colours are averaged in linear light over the covered samples;
             the mask is 1 where at least half of them are covered.
+        prefilter: average maps down by powers of two while they have at least twice as many texels a side as the image
+            has samples. Otherwise bilinear look-ups skip texels: the image aliases and most texels get no gradient.
+            Switch off for close-ups, where the face is larger than the image.
         cull_back_faces: on by default, since a face is an open mask: a photo never shows its inside, whose normals
             would point away from the camera.
     """
 
     def __init__(
-        self, topology: Topology, *, shininess: float = 30.0, antialias: int = 1, cull_back_faces: bool = True
+        self,
+        topology: Topology,
+        *,
+        shininess: float = 30.0,
+        antialias: int = 1,
+        prefilter: bool = True,
+        cull_back_faces: bool = True,
     ) -> None:
         super().__init__()
         if antialias < 1:
             raise ValueError(f"renderer: antialias is {antialias}; give the samples per pixel and axis, 1 or more")
+        if shininess <= 0:
+            raise ValueError(f"renderer: shininess is {shininess}; give a positive Blinn-Phong exponent")
         self.topology = topology
         self.shininess = shininess
         self.antialias = antialias
+        self.prefilter = prefilter
         self.cull_back_faces = cull_back_faces
         self.register_buffer("faces", topology.faces.long(), persistent=False)
         self.register_buffer("uv", topology.uv.clone(), persistent=False)
@@ -116,31 +128,32 @@ class TorchRenderer(nn.Module):
 
     def visibility(self, vertices_BV3: Tensor, camera: Camera, size: int) -> Tensor:
         """(B, S, S) int64 triangle id per pixel, -1 for none; `vertices_BV3` in camera space. No gradient."""
-        ndc, depth = geometry.project(vertices_BV3, camera), -vertices_BV3[..., 2]
-        return visible_triangles(ndc, depth, self.faces, size, cull_back_faces=self.cull_back_faces)
+        return visible_triangles(vertices_BV3, camera, self.faces, size, cull_back_faces=self.cull_back_faces)
 
     def _surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> tuple[_Surface, Tensor]:
         """Everything up to the light, and the projected landmarks."""
         self._check(vertices_BV3, maps, camera)
         vertices = geometry.to_camera_space(vertices_BV3, camera)
         landmarks = geometry.project(self.topology.landmarks(vertices), camera)
-        with torch.no_grad():
-            fragments = Fragments.from_visibility(self.visibility(vertices, camera, size * self.antialias))
+        fragments = Fragments.from_visibility(self.visibility(vertices, camera, size * self.antialias))
         uv, faces = self.uv.to(vertices), self.faces[fragments.triangle]
         attributes = torch.cat([vertices, shading.vertex_frames(vertices, self.faces, uv)], -1)
         corners = gather_corners(attributes, fragments.corners(self.faces, vertices.shape[1]))
         weights = barycentrics(corners[:3], camera, fragments)
         points, frames = interpolate(weights, corners).split([3, 6])
-        texels = self._sample(maps, interpolate(weights, uv[faces].permute(2, 1, 0)), fragments.counts)
+        texels = self._sample(maps, interpolate(weights, uv[faces].permute(2, 1, 0)), fragments)
         diffuse, specular, tangent_normals = texels.split(3)
         handedness = self.handedness.to(vertices)[fragments.triangle]
         normals = shading.map_normals(frames, handedness, tangent_normals)
         return _Surface(fragments, points, normals, diffuse, specular), landmarks
 
-    def _sample(self, maps: FaceMaps, uv_2P: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def _sample(self, maps: FaceMaps, uv_2P: Tensor, fragments: Fragments) -> Tensor:
         """Bilinear texture look-up, (9, P). Maps of batch 1 serve all images in one call."""
         texture = torch.cat([maps.diffuse_albedo, maps.specular_albedo, maps.normals], 1)
-        grids = (2 * uv_2P.t() - 1)[None, None].split(counts if len(texture) > 1 else uv_2P.shape[1:], 2)
+        while self.prefilter and texture.shape[-1] >= 2 * fragments.size and texture.shape[-1] % 2 == 0:
+            texture = nnf.avg_pool2d(texture, 2)
+        runs = fragments.counts if len(texture) > 1 else uv_2P.shape[1:]
+        grids = (2 * uv_2P.t() - 1)[None, None].split(runs, 2)
         samples = [
             nnf.grid_sample(t, grid, padding_mode="border", align_corners=False)
             for t, grid in zip(texture.split(1), grids, strict=True)
@@ -157,6 +170,7 @@ class TorchRenderer(nn.Module):
         return nnf.avg_pool2d(images, self.antialias) / coverage.clamp_min(0.5) * mask, mask
 
     def _check(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera) -> None:
+        """Catch what would otherwise broadcast silently or fail far from its cause."""
         batch, n_vertices = vertices_BV3.shape[:2]
         if n_vertices != len(self.uv):
             raise ValueError(f"renderer: got {n_vertices} vertices, the topology has {len(self.uv)}")

@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitdiff import geometry
+from fitdiff.types import Camera
+
 NEAR = 1.0
 """Near plane in mm."""
 
@@ -32,28 +35,39 @@ CHUNK = 1 << 24
 
 @torch.no_grad()
 def visible_triangles(
-    ndc_BV2: Tensor, depth_BV: Tensor, faces_F3: Tensor, size: int, *, cull_back_faces: bool = True
+    vertices_BV3: Tensor, camera: Camera, faces_F3: Tensor, size: int, *, cull_back_faces: bool = True
 ) -> Tensor:
     """Triangle seen by each pixel's centre; see the module's definition.
 
     Args:
-        ndc_BV2: (B, V, 2) projected vertices. depth_BV: (B, V) mm in front of the camera.
+        vertices_BV3: (B, V, 3) camera space, mm. camera: of batch B.
         faces_F3: (F, 3) int64, counter-clockwise seen from outside. size: side S of the image in pixels.
         cull_back_faces: drop triangles seen from inside.
 
     Returns:
         (B, S, S) int64 in [-1, F): triangle id, -1 where there is none. No gradient.
     """
-    points = screen_points(ndc_BV2, depth_BV, size)
-    rasterize = rasterize_numba if points.device.type == "cpu" else rasterize_torch
-    return rasterize(points, faces_F3, size, cull_back_faces)
+    rasterize = rasterize_numba if vertices_BV3.device.type == "cpu" else rasterize_torch
+    return rasterize(screen_points(vertices_BV3, camera, size), faces_F3, size, cull_back_faces)
 
 
-def screen_points(ndc_BV2: Tensor, depth_BV: Tensor, size: int) -> Tensor:
-    """(B, V, 3) float32: column and row in pixels, and 1/depth, which is -1 for points behind the near plane."""
-    inverse = torch.where(depth_BV > NEAR, depth_BV.clamp_min(NEAR).reciprocal(), -torch.ones_like(depth_BV))
-    x, y = ndc_BV2.unbind(-1)
-    return torch.stack([(1 + x) * (size / 2), (1 - y) * (size / 2), inverse], -1).float()
+def screen_points(vertices_BV3: Tensor, camera: Camera, size: int) -> Tensor:
+    """Camera space -> (B, V, 3) float32: column and row in pixels, and 1/depth in 1/mm (0 behind the near plane)."""
+    depth = -vertices_BV3[..., 2:]
+    pixels = geometry.ndc_to_pixels(geometry.project(vertices_BV3, camera), size)
+    return torch.cat([pixels, torch.where(depth > NEAR, 1 / depth, 0.0)], -1).float()
+
+
+def front_facing(corners: Tensor, cull_back_faces: bool) -> Tensor:
+    """(..., 3, 3) corners as `screen_points` gives them -> (...) bool: is this triangle drawn at all?"""
+    area = _area(corners)
+    return (corners[..., 2].amin(-1) > 0) & area.isfinite() & ((area < 0) if cull_back_faces else (area != 0))
+
+
+def _area(corners: Tensor) -> Tensor:
+    """Twice the signed area; rows run down, so a triangle that is counter-clockwise to the eye is negative."""
+    x, y = corners[..., 0], corners[..., 1]
+    return (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (y[..., 1] - y[..., 0]) * (x[..., 2] - x[..., 0])
 
 
 def rasterize_numba(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_faces: bool) -> Tensor:
@@ -91,7 +105,7 @@ def _rasterize_kernel(points, faces, cull, triangle):  # type: ignore[no-untyped
             xk, yk, wk = points[image, k, 0], points[image, k, 1], points[image, k, 2]
             if not min(wi, wj, wk) > 0:
                 continue
-            # Rows run down, so a counter-clockwise triangle has a negative area; turn all of them positive.
+            # As in `_area`: front faces are negative. Turn all of them positive.
             area = (xj - xi) * (yk - yi) - (yj - yi) * (xk - xi)
             if not np.isfinite(area) or area == 0 or (cull and area > 0):
                 continue
@@ -147,12 +161,9 @@ def rasterize_torch(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_f
 def _candidates(points_BV3: Tensor, faces_F3: Tensor, cull_back_faces: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Triangles worth drawing: image and face ids (N,), corners (N, 3, 3) with positive area in image space."""
     corners = points_BV3[:, faces_F3]
-    x, y, w = corners.unbind(-1)
-    area = (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (y[..., 1] - y[..., 0]) * (x[..., 2] - x[..., 0])
-    keep = (w.amin(-1) > 0) & area.isfinite() & ((area < 0) if cull_back_faces else (area != 0))
-    image, face = keep.nonzero(as_tuple=True)
-    corners, area = corners[image, face], area[image, face]
-    return image, face, torch.where((area < 0)[:, None, None], corners[:, [0, 2, 1]], corners)
+    image, face = front_facing(corners, cull_back_faces).nonzero(as_tuple=True)
+    corners = corners[image, face]
+    return image, face, torch.where((_area(corners) < 0)[:, None, None], corners[:, [0, 2, 1]], corners)
 
 
 def _chunks(counts: Tensor) -> list[Tensor]:
