@@ -19,7 +19,7 @@ class Avatar:
         topology: of the mesh; V must agree.
         maps: reflectance, a batch of one.
         expressions: name -> (V, 3) mm, what an expression of weight 1 adds to `vertices`: the avatar's blendshapes.
-        shininess: Blinn-Phong exponent of the skin, the value that the maps were fitted with.
+        shininess: Blinn-Phong exponent of the skin: that of the renderer that the maps were fitted with.
         provenance: facts that travel with the exported files, such as ``{"licence": "CC0-1.0", "photo": "me.jpg"}``.
 
     Raises:
@@ -30,7 +30,7 @@ class Avatar:
     topology: Topology
     maps: FaceMaps
     expressions: dict[str, Tensor] = field(default_factory=dict)
-    shininess: float = 32.0
+    shininess: float = 30.0
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

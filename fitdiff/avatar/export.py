@@ -4,8 +4,8 @@ Reflectance in the GLB (glTF 2.0, Appendix B, with the extension KHR_materials_s
     - base colour = diffuse albedo, metallic 0.
     - F0 = min(0.04 specularColorFactor specularColorTexture, 1). Our F0 is 0.08 specular_albedo, so the factor is 2 and
       the texture is the specular albedo, encoded as sRGB as the extension asks. F90 stays 1, as for every dielectric.
-    - roughness: glTF uses a GGX lobe of width alpha = roughness^2, our shading a Blinn-Phong lobe of exponent k. Their
-      half-vector distributions have the same width for alpha^2 = 2 / (k + 2) (Walter et al. 2007, section 5.2).
+    - roughness: glTF's lobe is GGX of width alpha = roughness^2, ours is Blinn-Phong of exponent k. The peaks of
+      the two normal distributions, 1 / (pi alpha^2) and (k + 2) / (2 pi), agree for alpha^2 = 2 / (k + 2).
     - normals = 0.5 n + 0.5. glTF's +X right, +Y up of the texture are our +u, -v. Tangents are written, so that readers
       use exactly this frame instead of making their own (MikkTSpace).
     - doubleSided: the mesh is a mask without a back; culled from behind it would look half missing.
@@ -79,8 +79,8 @@ def save_obj(avatar: Avatar, path: str | os.PathLike[str]) -> Path:
 
     Texture coordinates are flipped, as OBJ's v points up. The normal map is given as `norm` (the PBR extension of MTL):
     `map_Bump` means a height map, and readers that know both would apply the picture twice. `Ns` is the Blinn-Phong
-    exponent, the specular texture is linear as stored. The OBJ is written last, so that it never points at a missing
-    file.
+    exponent k; MTL's lobe is not normalised, so `Ks` is 0.08 (k + 8) / 8, the peak of our normalised lobe at a specular
+    albedo of 1. The OBJ is written last, so that it never points at a missing file.
 
     Returns:
         The path of the .obj.
@@ -250,9 +250,10 @@ def _container(document: bytes, blob: bytes) -> bytes:
 
 
 def _mtl(stem: str, shininess: float) -> str:
+    peak = min(1.0, SPECULAR_SCALE * (shininess + 8) / 8)
     return (
         f"# {GENERATOR}: {stem}_diffuse.png is sRGB, the other textures are linear\n"
-        "newmtl skin\nillum 2\nKa 0 0 0\nKd 1 1 1\nKs 1 1 1\n"
+        f"newmtl skin\nillum 2\nKa 0 0 0\nKd 1 1 1\nKs {peak:.4g} {peak:.4g} {peak:.4g}\n"
         f"Ns {shininess:g}\nmap_Kd {stem}_diffuse.png\nmap_Ks {stem}_specular.png\nnorm {stem}_normals.png\n"
     )
 
