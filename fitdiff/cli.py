@@ -86,12 +86,12 @@ def run_sample(config: DictConfig) -> Path:
     from fitdiff.alignment.photo import load_photo
     from fitdiff.avatar.pictures import save_png
     from fitdiff.model import FitDiff
-    from fitdiff.sampling import sample_faces
 
     photo = load_photo(config.photo) if config.photo else None
     model = FitDiff.load(config.checkpoint, config.device)
     choices = {key: plain(config[key]) for key in ("sampler", "detector", "landmarks")}
-    faces = sample_faces(model, config.n, photo, config.steps, config.cfg_scale, config.seed, **choices)
+    scale = {"steps": config.steps, "cfg_scale": config.cfg_scale, "seed": config.seed}
+    faces = model.sample(config.n, photo=photo, **scale, **choices)
     name = Path(config.photo).stem if config.photo else "unconditional"
     folder = Path(config.out or Path("outputs/samples") / name)
     save_png(faces.sheet(), folder / "samples.png")
@@ -99,5 +99,3 @@ def run_sample(config: DictConfig) -> Path:
         faces.save_avatars(folder)
     Console(stderr=True).print(f"results: [bold]{folder}[/] (samples.png)", soft_wrap=True)
     return folder
-
-

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fitdiff.alignment.crop import crop
+from fitdiff.diffusion.sampler import conditioned
 from fitdiff.registry import register
 from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene
 
@@ -90,7 +91,9 @@ class SceneOptimiser:
             self.leaves[key].requires_grad_(True)
         self.steps, self.done = steps, 0
         self.light_prior, self.expression_prior = light_prior, expression_prior
-        self.adam = torch.optim.Adam([{"params": [self.leaves[k]], "lr": r} for k, r in self.RATES.items()], betas=(0.8, 0.95))
+        self.adam = torch.optim.Adam(
+            [{"params": [self.leaves[k]], "lr": r} for k, r in self.RATES.items()], betas=(0.8, 0.95)
+        )
 
     @property
     def scene(self) -> Scene:
@@ -104,7 +107,9 @@ class SceneOptimiser:
         grey = light.mean(2, keepdim=True)
         chroma = (light - grey).square().sum((1, 2))
         strength = (light.sum((1, 2)) / start.sum((1, 2)) - 1).square()
-        return self.light_prior * (chroma + strength) + self.expression_prior * self.leaves["expression"].square().sum(1)
+        return self.light_prior * (chroma + strength) + self.expression_prior * self.leaves["expression"].square().sum(
+            1
+        )
 
     def step(self) -> None:
         """Apply the gradients that are in the leaves, then project onto what is possible."""
@@ -195,12 +200,13 @@ class GuidedFitting(_Fitting):
         embedding = problem.observation.features.embedding
         z = torch.randn(len(embedding), model.latent.length, generator=generator).to(model.device)
         scenes = SceneOptimiser(problem.scene, self.steps, self.light_prior, self.expression_prior)
-        condition = model.denoiser.condition(embedding)
+        predict_eps = conditioned(model.denoiser, embedding, self.cfg_scale)
         history: list[dict[str, Tensor]] = []
-        for t, t_previous in sampler.timesteps(schedule, self.steps):
+        steps = sampler.timesteps(schedule, self.steps)
+        for t, t_previous in zip(steps, (*steps[1:], -1), strict=True):
             z_t = z.detach().requires_grad_(self.through_unet)
             with torch.set_grad_enabled(self.through_unet):
-                eps = model.denoiser(z_t, z.new_full((len(z),), t, dtype=torch.long), condition=condition)
+                eps = predict_eps(z_t, torch.full((len(z),), t, device=z.device))
             alpha_bar = float(schedule.alpha_bar[t])
             z0 = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
             if not self.through_unet:

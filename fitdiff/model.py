@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fitdiff.latent import LatentSpace
+from fitdiff.photo_fit import PhotoFit, fit_photo
 from fitdiff.registry import build, load_plugins
-from fitdiff.training.checkpoint import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.sampling import Samples, sample_faces
+from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
 from fitdiff.types import FaceMaps
 
 FORMAT = 1
@@ -78,6 +80,14 @@ class FitDiff(nn.Module):
     def vertices(self, z_BN: Tensor, expression_BE: Tensor | None = None) -> Tensor:
         """(B, V, 3) mm vertices of z. Differentiable."""
         return self.shape_model(self.latent.unpack(z_BN)[0], expression_BE)
+
+    def fit(self, photo: Any, **choices: Any) -> PhotoFit:
+        """Fit one photo by guided diffusion; see `photo_fit.fit_photo`."""
+        return fit_photo(self, photo, **choices)
+
+    def sample(self, n: int, **choices: Any) -> Samples:
+        """Draw faces, with or without an identity; see `sampling.sample_faces`."""
+        return sample_faces(self, n, **choices)
 
     def save(self, folder: str | Path) -> Path:
         """Write `weights.safetensors` and `config.json` (the last, so that its presence means a whole checkpoint)."""

@@ -133,8 +133,11 @@ def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> An
     component = hydra.utils.instantiate(config, **runtime, _convert_="all", _recursive_=False)
     protocol = PROTOCOLS.get(kind)
     if protocol is not None and not isinstance(component, protocol):
-        wanted = sorted(a for a in typing.get_protocol_members(protocol) if not hasattr(component, a)) \
-            if hasattr(typing, "get_protocol_members") else []
+        wanted = (
+            sorted(a for a in typing.get_protocol_members(protocol) if not hasattr(component, a))
+            if hasattr(typing, "get_protocol_members")
+            else []
+        )
         raise ComponentError(f"{kind} {target} does not satisfy {protocol.__name__}: lacks {wanted or 'attributes'}")
     return component
 
@@ -190,7 +193,7 @@ def _config_class(component: Callable[..., Any]) -> type:
         if annotation is None:
             raise ComponentError(f"{_target(component)}: parameter {name!r} has a default but no annotation")
         if isinstance(annotation, str):
-            annotation = eval(annotation, module_globals)  # noqa: S307 (the component's own source)
+            annotation = eval(annotation, module_globals)
         columns.append((name, _config_type(annotation), _config_field(parameter.default)))
     return make_dataclass(f"{component.__name__}Config", columns)
 

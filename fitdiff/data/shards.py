@@ -1,8 +1,7 @@
-"""A data set on disk as equal shards of safetensors: written atomically, read lazily, extended without rewriting."""
+"""A data set on disk as equal shards of safetensors: read lazily, extended without rewriting."""
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,21 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 
 def shard_path(folder: Path, number: int) -> Path:
     """File of a shard."""
     return folder / f"shard-{number:06d}.safetensors"
-
-
-def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write under a temporary name, then rename: a shard that exists is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-    os.replace(temporary, path)
 
 
 class ShardedDataset:
@@ -55,9 +45,7 @@ class ShardedDataset:
     def gather(self, indices: Iterable[int], keys: Sequence[str]) -> dict[str, Tensor]:
         """Samples `indices` of the tensors `keys`, stacked in the order of `indices`."""
         places = [divmod(int(i), self.shard_size) for i in indices]
-        return {
-            key: torch.stack([self._shard(shard).get_slice(key)[row] for shard, row in places]) for key in keys
-        }
+        return {key: torch.stack([self._shard(shard).get_slice(key)[row] for shard, row in places]) for key in keys}
 
     def load(self, key: str) -> Tensor:
         """One tensor of the whole data set."""

@@ -126,7 +126,8 @@ class AutoencoderStage:
         """Held-out PSNR (dB, of pictures in [0, 1]) of each map and of the mean map, and the share of codes in use."""
         autoencoder = averages["autoencoder"]
         device = next(autoencoder.parameters()).device
-        metrics = {f"psnr_{name}{kind}": PeakSignalNoiseRatio(data_range=(0.0, 1.0)).to(device) for name in MAPS for kind in ("", "_mean_map")}  # fmt: skip # noqa: E501
+        names = [f"psnr_{name}{kind}" for name in MAPS for kind in ("", "_mean_map")]
+        metrics = {name: PeakSignalNoiseRatio(data_range=(0.0, 1.0)).to(device) for name in names}
         codes = []
         for start in range(0, len(self.held_out), 32):
             chunk = range(start, min(start + 32, len(self.held_out)))
@@ -151,7 +152,7 @@ class AutoencoderStage:
         reconstruction = autoencoder(maps.to(next(autoencoder.parameters()).device)).reconstruction.cpu()
         columns = [FaceMaps.from_tensor(x).to_images()[name] for name in MAPS for x in (maps, reconstruction)]
         captions = [f"{name}{kind}" for name in MAPS for kind in ("", " (decoded)")]
-        return {"reconstruction": contact_sheet(list(zip(*columns, strict=True)), captions, cell=128)}
+        return {"reconstruction": contact_sheet(list(zip(*columns, strict=True)), columns=captions, cell=128)}
 
     def finish(self, averages: dict[str, nn.Module]) -> None:
         """Put the averaged weights into the autoencoder and freeze it."""

@@ -7,8 +7,6 @@ with t below `render_t_max` (all, 1 and 1000 reproduce the paper).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -17,14 +15,14 @@ from torch.optim import AdamW, Optimizer
 
 from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.avatar.pictures import contact_sheet
-from fitdiff.avatar.relight import frontal_camera, studio_lighting
 from fitdiff.data.shards import ShardedDataset
-from fitdiff.diffusion.sampler import sample
+from fitdiff.diffusion.sampler import conditioned, sample
 from fitdiff.guidance.terms import IdentityCosine, IdentityPerceptual
 from fitdiff.model import FitDiff
 from fitdiff.registry import build, register
+from fitdiff.sampling import render_neutral
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
-from fitdiff.types import SCENE_KEYS, FaceMaps, Observation, Prediction, Scene
+from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene
 
 
 @register("stage", "diffusion")
@@ -125,7 +123,7 @@ class DiffusionStage:
         noise = torch.randn_like(z0)
         z_t = schedule.add_noise(z0, t, noise)
         drop = torch.rand(n, device=device) < self.condition_dropout
-        eps = self.modules["denoiser"](z_t, t, embedding, drop=drop)
+        eps = self.modules["denoiser"](z_t, t, embedding, drop_B=drop)
         terms = {"loss_noise": nnf.mse_loss(eps[:, : model.latent.used], noise[:, : model.latent.used])}
         if k or self.weights["verts"]:
             z0_hat = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
@@ -134,7 +132,8 @@ class DiffusionStage:
             distance = (model.vertices(z0_hat) - model.vertices(z0)).abs().mean((1, 2))
             terms["loss_verts"] = (importance * distance).mean()
         if k:
-            scene = {key.removeprefix("view_"): v[torch.arange(k, device=device), view[:k]] for key, v in batch.items() if key.startswith("view_")}  # fmt: skip # noqa: E501
+            chosen = torch.arange(k, device=device), view[:k]
+            scene = {key.removeprefix("view_"): v[chosen] for key, v in batch.items() if key.startswith("view_")}
             identity_terms = self._identity_terms(z0_hat[:k], scene)
             terms |= {name: (importance[:k] * value).mean() for name, value in identity_terms.items()}
         loss = sum(value * self.weights.get(name.removeprefix("loss_"), 1.0) for name, value in terms.items())
@@ -196,7 +195,7 @@ class DiffusionStage:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(k, model.latent.length, generator=generator).to(model.device)
         sampler = build(model.config["sampler"], "sampler")
-        z = sample(sampler, model.schedule, averages["denoiser"], noise, embedding, steps=25)
+        z = sample(conditioned(averages["denoiser"], embedding), sampler, model.schedule, noise, 25)
         faces = render_neutral(model, z, portraits.shape[-1]).cpu()
         return {"samples": contact_sheet([list(portraits), list(faces)], rows=["portrait", "sample"])}
 
@@ -204,18 +203,3 @@ class DiffusionStage:
         """Put the averaged weights into the model."""
         self.model.denoiser.load_state_dict(averages["denoiser"].state_dict())
         self.model.denoiser.eval().requires_grad_(False)
-
-
-def render_neutral(model: Any, z_BN: Tensor, size: int, background: float = 0.85) -> Tensor:
-    """(B, 3, size, size) frontal studio renders of z with a neutral expression, on light grey."""
-    vertices, maps = model.vertices(z_BN), model.maps(z_BN)
-    return render_studio(model, vertices, maps, size, background)
-
-
-def render_studio(model: Any, vertices: Tensor, maps: FaceMaps, size: int, background: float = 0.85) -> Tensor:
-    """As `render_neutral`, of given vertices (B, V, 3) mm and maps."""
-    batch = len(vertices)
-    camera = frontal_camera(vertices)
-    lighting = studio_lighting(batch).to(vertices.device)
-    rendering = model.renderer(vertices, maps, camera, lighting, size)
-    return torch.where(rendering.mask > 0, rendering.image, torch.full_like(rendering.image, background))

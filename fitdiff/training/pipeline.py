@@ -19,7 +19,7 @@ from fitdiff.data.people.maker import dequantise
 from fitdiff.data.shards import ShardedDataset
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
-from fitdiff.training.checkpoint import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
 from fitdiff.training.trainer import Trainer
 
 STAGES = ("autoencoder", "latents", "diffusion")
@@ -149,8 +149,9 @@ class Pipeline:
     def _hash(self, stage: str) -> str:
         """Covers all that determines a stage's result, and so the stages before it."""
         config, trainer = self.config, plain(self.config.trainer)
-        parts: list[Any] = [self.data_hash, config.seed, config.autoencoder, config.perceptual, {k: trainer[k] for k in TRAINING_KEYS}]  # fmt: skip # noqa: E501
-        parts.append(config.stage["autoencoder"])
+        precision = {key: trainer[key] for key in TRAINING_KEYS}
+        parts: list[Any] = [self.data_hash, config.seed, precision]
+        parts += [config.autoencoder, config.perceptual, config.stage["autoencoder"]]
         if stage == "diffusion":
             parts += [config.denoiser, config.schedule, config.stage["diffusion"]]
         return config_hash(stage, *parts)
@@ -171,10 +172,13 @@ class Pipeline:
         if not self.trainer.is_main:
             return
         model = self.model
-        counts = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("autoencoder", "denoiser")}
+        counts = {
+            name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("autoencoder", "denoiser")
+        }
         self.console.print(
             f"[bold]{self.config.name}[/]: {' → '.join(stages)} · maps {model.config['resolution']}² · "
-            f"z {model.latent.length} ({model.latent.n_identity} shape + {model.latent.used - model.latent.n_identity} maps)"
+            f"z {model.latent.length} ({model.latent.n_identity} shape, "
+            f"{model.latent.used - model.latent.n_identity} maps)"
             f" · autoencoder {counts['autoencoder'] / 1e6:.2f} M · denoiser {counts['denoiser'] / 1e6:.2f} M parameters"
             f" · {self.trainer.accelerator.num_processes} × {self.trainer.accelerator.device.type}"
         )
@@ -187,4 +191,6 @@ class Pipeline:
             for key, value in values.items():
                 table.add_row(stage, key, f"{value:.4g}" if isinstance(value, float) else str(value))
         self.console.print(table)
-        self.console.print(f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}")
+        self.console.print(
+            f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}"
+        )

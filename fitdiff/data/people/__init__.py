@@ -12,8 +12,9 @@ import platformdirs
 import torch
 from rich.progress import Progress
 
-from fitdiff.data.shards import ShardedDataset, shard_path, write_shard
+from fitdiff.data.shards import ShardedDataset, shard_path
 from fitdiff.registry import register
+from fitdiff.storage import write_tensors
 
 if TYPE_CHECKING:
     from fitdiff.data.people.maker import PeopleMaker
@@ -117,5 +118,5 @@ def _start_worker(maker: PeopleMaker) -> None:
 def _make_shard(path: Path, indices: range) -> int:
     if _maker is None:
         raise RuntimeError("worker was not started")
-    write_shard(path, _maker.make(indices))
+    write_tensors(path, _maker.make(indices))
     return len(indices)

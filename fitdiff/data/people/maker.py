@@ -84,4 +84,3 @@ class PeopleMaker:
             "maps": stored_maps,
             **{key: value.unflatten(0, (n, self.views)) for key, value in per_view.items()},
         }
-

@@ -29,7 +29,9 @@ def sample_scenes(
         Scene of batch n * views: yaw sd 15 degrees (at most 40), pitch 7, roll 5; field of view 16 to 45 degrees;
         a neutral-ish ambient and two directional lights from the front half; every third portrait neutral.
     """
-    draws = [_draw(np.random.default_rng([seed, 11, int(i), view]), n_expression) for i in indices for view in range(views)]
+    draws = [
+        _draw(np.random.default_rng([seed, 11, int(i), view]), n_expression) for i in indices for view in range(views)
+    ]
     columns = {key: torch.from_numpy(np.stack([d[key] for d in draws]).astype(np.float32)) for key in draws[0]}
     rotation = columns["rotation"]
     focal = columns["focal"]
@@ -38,9 +40,7 @@ def sample_scenes(
     wanted = torch.cat([columns["offset"] * (depth / focal)[:, None], -depth[:, None]], 1)
     translation = wanted - rotation_matrix(rotation) @ torch.tensor(centre)
     camera = Camera(rotation, translation, focal, torch.zeros(len(draws), 2))
-    return Scene(
-        camera, Lighting(columns["ambient"], columns["directions"], columns["colours"]), columns["expression"]
-    )
+    return Scene(camera, Lighting(columns["ambient"], columns["directions"], columns["colours"]), columns["expression"])
 
 
 def _draw(rng: np.random.Generator, n_expression: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,51 @@
+"""Metrics of a fit. Each returns one number per person."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from fitdiff.types import FaceMaps
+
+
+def similarity_align(source_BV3: Tensor, target_BV3: Tensor) -> Tensor:
+    """Source moved, turned and scaled onto target, least squares (Umeyama 1991); corresponding vertices."""
+    source_mean, target_mean = source_BV3.mean(1, keepdim=True), target_BV3.mean(1, keepdim=True)
+    source, target = source_BV3 - source_mean, target_BV3 - target_mean
+    u, s, vt = torch.linalg.svd(target.transpose(1, 2) @ source)
+    sign = torch.ones_like(s)
+    sign[:, 2] = torch.sign(torch.linalg.det(u @ vt))  # never a reflection
+    rotation = (u * sign[:, None]) @ vt
+    scale = (s * sign).sum(1) / source.square().sum((1, 2))
+    return scale[:, None, None] * source @ rotation.transpose(1, 2) + target_mean
+
+
+def shape_error(vertices_BV3: Tensor, truth_BV3: Tensor, mask_V: Tensor | None = None) -> Tensor:
+    """(B,) mean distance in mm of corresponding vertices after similarity alignment over all vertices.
+
+    Args:
+        vertices_BV3, truth_BV3: mm, neutral expression.
+        mask_V: average over these vertices only (a region); the alignment is over all.
+    """
+    distance = (similarity_align(vertices_BV3, truth_BV3) - truth_BV3).norm(dim=2)
+    return distance.mean(1) if mask_V is None else distance[:, mask_V].mean(1)
+
+
+def map_psnr(maps: FaceMaps, truth: FaceMaps) -> dict[str, Tensor]:
+    """Per map, (B,) PSNR in dB of the displayed images in [0, 1] (sRGB diffuse, specular, normals)."""
+    ours, theirs = maps.to_images(), truth.to_images()
+    return {name: -10 * (ours[name] - theirs[name]).square().mean((1, 2, 3)).log10() for name in theirs}
+
+
+def identity_cosine(embedding_BD: Tensor, truth_BD: Tensor, mean_D: Tensor | None = None) -> Tensor:
+    """(B,) cosine similarity; with `mean_D` (mean embedding of the training set) it is centred, which spreads it."""
+    if mean_D is not None:
+        embedding_BD, truth_BD = embedding_BD - mean_D, truth_BD - mean_D
+    return nnf.cosine_similarity(embedding_BD, truth_BD)
+
+
+def landmark_error(landmarks_B682: Tensor, truth_B682: Tensor) -> Tensor:
+    """(B,) mean landmark distance in units of the distance of the outer eye corners (300-W's convention)."""
+    interocular = (truth_B682[:, 36] - truth_B682[:, 45]).norm(dim=1)
+    return (landmarks_B682 - truth_B682).norm(dim=2).mean(1) / interocular

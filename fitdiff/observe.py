@@ -1,0 +1,134 @@
+"""From a photo to a fitting problem: find the face, align it, and make the first estimate of its scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from fitdiff.alignment.camera import estimate_pose_and_expression
+from fitdiff.alignment.crop import crop_transform
+from fitdiff.alignment.face import FaceCrop, find_face, square_crop
+from fitdiff.alignment.photo import Photo
+from fitdiff.colour import srgb_to_linear
+from fitdiff.diffusion.sampler import conditioned
+from fitdiff.fitting import observed_features
+from fitdiff.types import Lighting, Observation, Scene
+
+LIGHTS = ((0, 10), (-60, 20), (60, 20), (0, 70), (0, -40))
+"""(azimuth, elevation) in degrees of the lights that a fit can mix: their sum spans what a face in a photo shows."""
+
+DEFAULT_FOCAL = 4.0
+"""NDC focal length of a face crop (a field of view of 28 degrees) where EXIF has none: a phone at arm's length."""
+
+
+def observe(
+    photos: Sequence[Photo], model: Any, detector: Any, landmark_detector: Any, size: int
+) -> tuple[Observation, FaceCrop, list[str]]:
+    """Find and crop the face of each photo.
+
+    Returns:
+        The observation on the model's device, the crops (with what leads back to the photo), and notes.
+
+    Raises:
+        PhotoError: a photo has no usable face.
+    """
+    faces = [find_face(photo, detector, landmark_detector) for photo in photos]
+    crops = FaceCrop.cat([square_crop(face, size) for face in faces]).to(model.device)
+    transform = crop_transform(model.identity, crops.landmarks)
+    features = observed_features(model, crops.image, transform)
+    notes = [note for face in faces for note in face.notes]
+    return Observation(crops.image, crops.landmarks, transform, features), crops, notes
+
+
+@torch.no_grad()
+def expected_z(model: Any, embedding_BD: Tensor, draws: int = 8) -> Tensor:
+    """(B, N) the denoiser's mean estimate of z given the embedding, from its first, noisiest step.
+
+    There z_t holds next to nothing of z, so z0_hat is E[z | V]; averaging a few noises removes what is left of them.
+    """
+    schedule = model.schedule
+    t = schedule.steps - 1
+    generator = torch.Generator().manual_seed(0)
+    n = len(embedding_BD)
+    noise = torch.randn(draws * n, model.latent.length, generator=generator).to(model.device)
+    eps = conditioned(model.denoiser, embedding_BD.repeat(draws, 1))(
+        noise, torch.full((draws * n,), t, device=model.device)
+    )
+    return schedule.predict_z0(noise, t, eps).clamp(-4, 4).unflatten(0, (draws, n)).mean(0)
+
+
+def first_scene(model: Any, observation: Observation, principal_B2: Tensor, focal_B: Tensor) -> Scene:
+    """Camera and expression from the landmarks, light from the pixels, both on the face that the embedding suggests.
+
+    Args:
+        principal_B2: NDC of the optical axis in the crop. focal_B: NDC; NaN where unknown.
+    """
+    z = expected_z(model, observation.features.embedding)
+    identity, _ = model.latent.unpack(z)
+    focal = torch.where(focal_B.isnan(), torch.full_like(focal_B, DEFAULT_FOCAL), focal_B)
+    camera, expression = estimate_pose_and_expression(
+        model.shape_model, observation.landmarks, focal, principal_B2, identity
+    )
+    with torch.no_grad():
+        surface = model.renderer.surface(
+            model.shape_model(identity, expression), model.maps(z), camera, observation.image.shape[-1]
+        )
+        lighting = estimate_lighting(observation.image, surface.diffuse_albedo, surface.normals, surface.mask)
+    return Scene(camera, lighting, expression)
+
+
+def fixed_lights(batch: int, device: torch.device | str) -> Tensor:
+    """(B, L, 3) directions of `LIGHTS` in camera space."""
+    angles = torch.tensor(LIGHTS, device=device) * (math.pi / 180)
+    azimuth, elevation = angles.unbind(1)
+    directions = [azimuth.sin() * elevation.cos(), elevation.sin(), azimuth.cos() * elevation.cos()]
+    return torch.stack(directions, 1).expand(batch, -1, -1)
+
+
+def estimate_lighting(
+    image_B3SS: Tensor, albedo_B3SS: Tensor, normals_B3SS: Tensor, mask_B1SS: Tensor, keep: float = 0.8
+) -> Lighting:
+    """Non-negative colours of an ambient and the fixed lights that best explain a photo, given its surface.
+
+    `photo = albedo (ambient + sum_l max(0, N.L_l) c_l)` in linear light is linear in the colours: least squares under
+    c >= 0, twice, the second time without the pixels that fit worst (hair, shadows, highlights), and with a small pull
+    towards an even light, which decides what the photo does not.
+
+    Args:
+        image_B3SS: sRGB. albedo_B3SS: linear. normals_B3SS: camera space. mask_B1SS: where the surface is.
+        keep: share of the pixels of the second fit.
+    """
+    directions = fixed_lights(len(image_B3SS), image_B3SS.device)
+    photo = srgb_to_linear(image_B3SS)
+    colours = []
+    for b in range(len(photo)):
+        inside = mask_B1SS[b, 0] > 0.5
+        cosines = (normals_B3SS[b][:, inside].T @ directions[b].T).clamp_min(0)
+        basis = torch.cat([torch.ones_like(cosines[:, :1]), cosines], 1).double().cpu().numpy()
+        albedo, target = (x[b][:, inside].double().cpu().numpy() for x in (albedo_B3SS, photo))
+        everything = np.ones(basis.shape[0], bool)
+        first = _solve(basis, albedo, target, everything)
+        residual = np.abs(albedo * (basis @ first).T - target).sum(0)
+        colours.append(_solve(basis, albedo, target, residual <= np.quantile(residual, keep)))
+    solved = torch.from_numpy(np.stack(colours)).to(image_B3SS)
+    return Lighting(solved[:, 0], directions.to(image_B3SS), solved[:, 1:])
+
+
+def _solve(
+    basis: np.ndarray, albedo: np.ndarray, target: np.ndarray, use: np.ndarray, ridge: float = 0.05
+) -> np.ndarray:
+    """(1 + L, 3) colours; `ridge` pulls each channel's light, relative to the pixels' weight, towards equal shares."""
+    n = basis.shape[1]
+    columns = []
+    for channel in range(3):
+        a, b = basis[use] * albedo[channel, use, None], target[channel, use]
+        even = b.sum() / max(a.sum(), 1e-9)
+        pull = np.eye(n) * np.sqrt(ridge * (a**2).sum() / n)
+        columns.append(nnls(np.vstack([a, pull]), np.concatenate([b, pull @ np.full(n, even)]))[0])
+    return np.stack(columns, 1)
