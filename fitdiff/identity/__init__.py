@@ -1,5 +1,5 @@
 """Face-recognition networks: aligned crop -> identity embedding and intermediate activations."""
 
-from fitdiff.identity import dlib_resnet
+from fitdiff.identity import arcface, dlib_resnet, facenet
 
-__all__ = ["dlib_resnet"]
+__all__ = ["arcface", "dlib_resnet", "facenet"]
