@@ -79,8 +79,8 @@ def save_obj(avatar: Avatar, path: str | os.PathLike[str]) -> Path:
 
     Texture coordinates are flipped, as OBJ's v points up. The normal map is given as `norm` (the PBR extension of MTL):
     `map_Bump` means a height map, and readers that know both would apply the picture twice. `Ns` is the Blinn-Phong
-    exponent k; MTL's lobe is not normalised, so `Ks` is 0.08 (k + 8) / 8, the peak of our normalised lobe at a specular
-    albedo of 1. The OBJ is written last, so that it never points at a missing file.
+    exponent k; MTL's lobe is not normalised, so `Ks` holds the factor that normalises one, times 0.08. The OBJ is
+    written last, so that it never points at a missing file.
 
     Returns:
         The path of the .obj.
@@ -250,7 +250,9 @@ def _container(document: bytes, blob: bytes) -> bytes:
 
 
 def _mtl(stem: str, shininess: float) -> str:
-    peak = min(1.0, SPECULAR_SCALE * (shininess + 8) / 8)
+    # pi over the integral of cos^k of the half vector times N.L, at normal incidence: the lobe reflects F0 in total.
+    normalisation = (shininess + 2) * (shininess + 4) / (8 * (shininess + 2 ** (-shininess / 2)))
+    peak = min(1.0, SPECULAR_SCALE * normalisation)
     return (
         f"# {GENERATOR}: {stem}_diffuse.png is sRGB, the other textures are linear\n"
         f"newmtl skin\nillum 2\nKa 0 0 0\nKd 1 1 1\nKs {peak:.4g} {peak:.4g} {peak:.4g}\n"

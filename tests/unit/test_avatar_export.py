@@ -47,7 +47,7 @@ def random_maps(side: int = 16) -> FaceMaps:
 
 def tilted(normals_P3: torch.Tensor, tilt: torch.Tensor) -> torch.Tensor:
     """Closed form: points of the patch's sphere by their normals, tilted towards +u (east) and -v (north)."""
-    longitude, latitude = torch.atan2(normals_P3[:, 0], normals_P3[:, 2]), torch.asin(normals_P3[:, 1].clamp(-1, 1))
+    longitude = torch.atan2(normals_P3[:, 0], normals_P3[:, 2])
     east = torch.stack([longitude.cos(), torch.zeros_like(longitude), -longitude.sin()], 1)
     north = torch.linalg.cross(normals_P3, east)
     return tilt[0] * east + tilt[1] * north + tilt[2] * normals_P3
@@ -264,7 +264,10 @@ def test_obj_says_its_unit_and_names_files_that_exist(avatar, tmp_path):
     (material,) = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("mtllib")]
     settings = dict(line.split(maxsplit=1) for line in (tmp_path / material).read_text().splitlines())
     assert float(settings["Ns"]) == avatar.shininess
-    assert float(settings["Ks"].split()[0]) == pytest.approx(0.08 * (62 + 8) / 8)
+    # Seen along the light, L at angle t has its half vector at t / 2; the hemisphere must reflect 0.08 in total.
+    t = torch.linspace(0, math.pi / 2, 10001, dtype=torch.float64)
+    reflected = torch.trapezoid(2 * t.sin() * t.cos() * (t / 2).cos() ** avatar.shininess, t)
+    assert float(settings["Ks"].split()[0]) * reflected == pytest.approx(0.08, rel=1e-3)
     for key in ("map_Kd", "map_Ks", "norm"):
         assert " " not in settings[key]
         assert Image.open(tmp_path / settings[key]).size == (16, 16)
