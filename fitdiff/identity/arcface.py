@@ -1,6 +1,6 @@
 """ArcFace (Deng et al. 2019), the paper's identity network: an improved ResNet whose weights the user brings.
 
-Module names are those of the public PyTorch checkpoints of InsightFace's `arcface_torch`, so that they load as they are.
+Module names are those of the public PyTorch checkpoints of InsightFace's `arcface_torch`: they load as they are.
 """
 
 from __future__ import annotations
