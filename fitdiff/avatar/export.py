@@ -154,7 +154,7 @@ class _Glb:
             "attributes": {
                 "POSITION": self._accessor(metres[0], "VEC3"),
                 "NORMAL": self._accessor(normals[0], "VEC3"),
-                "TANGENT": self._accessor(tangents[0], "VEC4"),
+                "TANGENT": self._accessor(tangents, "VEC4"),
                 "TEXCOORD_0": self._accessor(uv, "VEC2"),
             },
             "indices": self._accessor(faces.reshape(-1), "SCALAR"),
@@ -199,15 +199,15 @@ class _Glb:
 
 
 def _frames(shapes_BV3: Tensor, faces_F3: Tensor, uv_V2: Tensor) -> tuple[Tensor, Tensor]:
-    """Normals (B, V, 3) and tangents (B, V, 4), of unit length everywhere, as glTF demands.
+    """Normals (B, V, 3) of all shapes and tangents (V, 4) of the first, of unit length everywhere, as glTF demands.
 
     Vertices of no face, or of faces without area, have no direction: any one does.
     """
     normals = vertex_normals(shapes_BV3, faces_F3)
     axes = torch.eye(3).to(normals)
     normals = torch.where(normals.norm(dim=-1, keepdim=True) > 0.5, normals, axes[2])
-    tangents, sign = vertex_tangents(shapes_BV3, faces_F3, uv_V2, normals).split([3, 1], -1)
-    across = nnf.normalize(torch.linalg.cross(normals, axes[normals.abs().argmin(-1)]), dim=-1)
+    tangents, sign = vertex_tangents(shapes_BV3[:1], faces_F3, uv_V2, normals[:1])[0].split([3, 1], -1)
+    across = nnf.normalize(torch.linalg.cross(normals[0], axes[normals[0].abs().argmin(-1)]), dim=-1)
     return normals, torch.cat([torch.where(tangents.norm(dim=-1, keepdim=True) > 0.5, tangents, across), sign], -1)
 
 

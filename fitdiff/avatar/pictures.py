@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fitdiff.types import FaceMaps, Rendering
 
 BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
+BACKDROP = 0.5
+"""sRGB grey behind an avatar without a photo: the outline of dark and of bright skin both show."""
 GAP = 4
 """Pixels between cells."""
 
@@ -70,8 +73,8 @@ def comparison(
     columns = {
         "photo": photo_B3SS,
         "fit": composite(fit, photo_B3SS),
-        "lit from the left": relit_left.image,
-        "frontal, neutral": frontal.image,
+        "lit from the left": composite(relit_left, torch.full_like(relit_left.image, BACKDROP)),
+        "frontal, neutral": composite(frontal, torch.full_like(frontal.image, BACKDROP)),
         "diffuse albedo": maps.to_images()["diffuse"],
         "specular albedo": maps.to_images()["specular"],
         "normals": maps.to_images()["normals"],
@@ -96,7 +99,8 @@ def contact_sheet(
     Args:
         images: rows of images: float tensors (3, H, W) in [0, 1] as displayed, or uint8 arrays (H, W, 3). Each is
             fitted into its cell with its aspect kept; rows may have different lengths.
-        columns: captions over the columns, none if empty.
+        columns: captions over the columns, none if empty. The built-in font is plain ASCII: accents are dropped,
+            other characters become question marks.
         rows: captions left of the rows, none if empty.
         cell: side of a cell in pixels.
 
@@ -111,6 +115,7 @@ def contact_sheet(
         raise ValueError("contact_sheet: got no image, expected at least one")
     _check_captions("columns", columns, n_columns)
     _check_captions("rows", rows, len(images))
+    columns, rows = [_ascii(name) for name in columns], [_ascii(name) for name in rows]
     font = ImageFont.load_default(max(12, cell // 14))
     margin = round(max((font.getlength(name) for name in rows), default=0)) + (2 * GAP if rows else 0)
     header = (2 * round(font.size) if columns else 0) + GAP
@@ -132,6 +137,11 @@ def contact_sheet(
 def _check_captions(kind: str, captions: Sequence[str], expected: int) -> None:
     if captions and len(captions) != expected:
         raise ValueError(f"contact_sheet: got {len(captions)} captions for {expected} {kind}")
+
+
+def _ascii(text: str) -> str:
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _fitting(font: ImageFont.FreeTypeFont, text: str, width: int) -> ImageFont.FreeTypeFont:

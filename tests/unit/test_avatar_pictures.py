@@ -75,6 +75,12 @@ def test_a_long_caption_stays_in_its_column():
     assert header[:, :68].min() == 255
 
 
+def test_captions_beyond_the_font_are_spelt_in_ascii():
+    zoe, plain = (contact_sheet([[flat("red")]], rows=[name], cell=32) for name in ("Zoë", "Zoe"))
+    np.testing.assert_array_equal(zoe, plain)
+    assert contact_sheet([[flat("red")]], columns=["顔"], cell=32).shape[0] > 36
+
+
 def test_contact_sheet_refuses_nothing_and_wrong_captions():
     with pytest.raises(ValueError, match="got no image"):
         contact_sheet([])
@@ -110,3 +116,4 @@ def test_comparison_has_seven_columns_in_the_order_of_its_captions():
         (128, 128, 255),
     ]
     assert tuple(sheet[-40, left + 4 + 68 + 56]) == COLOURS["red"]  # the photo beside the fit
+    assert tuple(sheet[-40, left + 4 + 2 * 68 + 56]) == (128, 128, 128)
