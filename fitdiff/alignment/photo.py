@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 SMALLEST_SIDE = 32
+TIFF_NOTE = "a TIFF with more than 8 bits: read as sRGB, without its colour profile and orientation"
+PLANAR_CONFIGURATION, BITS_PER_SAMPLE = 284, 258
 FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
 
 
@@ -52,15 +54,23 @@ def load_photo(path: str | Path) -> Photo:
         raise PhotoError(f"{path}: {'a folder, not a photo' if path.is_dir() else 'no such file'}")
     try:
         with Image.open(path) as file:
+            _refuse_planar(file)
             file.load()
             focal, upright = _focal_pixels(file), ImageOps.exif_transpose(file)
             image, notes = _to_srgb(upright)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        image, focal, notes = _read_tiff(path, error), None, ()
+        image, focal, notes = _read_tiff(path, error), None, (TIFF_NOTE,)
     if min(image.shape[:2]) < SMALLEST_SIDE:
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise PhotoError(f"{path}: {size} pixels is too small, at least {SMALLEST_SIDE} a side are needed")
     return Photo(image, focal, path, notes)
+
+
+def _refuse_planar(file: Image.Image) -> None:
+    """Pillow 13 reads TIFFs of 16-bit colour planes into wrong pixels, without an error."""
+    tags = getattr(file, "tag_v2", {})
+    if tags.get(PLANAR_CONFIGURATION) == 2 and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8:
+        raise ValueError("colour planes of more than 8 bits")
 
 
 def _to_srgb(file: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
