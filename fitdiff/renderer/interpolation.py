@@ -76,7 +76,7 @@ def corner_indices(faces_N3: Tensor, image_N: Tensor, n_vertices: int) -> Tensor
 def gather_corners(attributes_BVC: Tensor, corners_3N: Tensor) -> Tensor:
     """(C, 3, N) attributes at the corners that `corner_indices` gives. Differentiable."""
     rows = attributes_BVC.flatten(0, 1).index_select(0, corners_3N.flatten())
-    return rows.t().contiguous().view(-1, *corners_3N.shape)
+    return rows.t().contiguous().view(rows.shape[1], *corners_3N.shape)
 
 
 def barycentrics(corners_33P: Tensor, camera: Camera, fragments: Fragments) -> Tensor:

@@ -103,6 +103,10 @@ class TorchRenderer(nn.Module):
             ValueError: a batch size or the number of vertices does not fit.
         """
         surface, landmarks = self._surface(vertices_BV3, maps, camera, size)
+        if len(lighting.ambient) != len(vertices_BV3):
+            raise ValueError(
+                f"renderer: got {len(lighting.ambient)} lightings for {len(vertices_BV3)} faces: give one each"
+            )
         spread = surface.fragments.spread
         colour = shading.shade(
             surface.normals,
