@@ -47,6 +47,7 @@ BUILT_INS = (
     "fitdiff.alignment",
     "fitdiff.renderer",
     "fitdiff.guidance",
+    "fitdiff.fitting",
     "fitdiff.training",
     "fitdiff.tracker",
 )
@@ -130,7 +131,9 @@ def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> An
     missing = [name for name in _runtime_parameters(registered[target]) if name not in runtime]
     if missing:
         raise ComponentError(f"{kind} {target}: needs run-time objects {missing} that the caller did not pass")
-    component = hydra.utils.instantiate(config, **runtime, _convert_="all", _recursive_=False)
+    # Run-time objects go to the constructor directly: instantiate would turn dataclasses such as Topology into configs.
+    constructor = hydra.utils.instantiate(config, _convert_="all", _recursive_=False, _partial_=True)
+    component = constructor(**runtime)
     protocol = PROTOCOLS.get(kind)
     if protocol is not None and not isinstance(component, protocol):
         wanted = (
