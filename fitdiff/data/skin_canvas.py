@@ -1,0 +1,47 @@
+"""What skin is painted on: reflectance and height of a batch of people, texel by texel.
+
+Legend of shape suffixes: B people · N texels · P texels of a patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Canvas:
+    """Layers under the brush; painters change them in place.
+
+    Attributes:
+        diffuse: (B, 3, N) linear albedo. gloss: (B, N) specular albedo. height: (B, N) mm outwards.
+    """
+
+    diffuse: Tensor
+    gloss: Tensor
+    height: Tensor
+
+    def cover(self, patch: Tensor, coverage_BP: Tensor, colour: Tensor, gloss: float | Tensor | None = None) -> None:
+        """Lay an opaque colour over part of each texel of a patch.
+
+        Args:
+            patch: (P,) texels. coverage_BP: share of the texel in [0, 1]. colour: (B, 3) or (B, 3, P) linear.
+            gloss: of the layer; None keeps what is below.
+        """
+        colour = colour[..., None] if colour.dim() == 2 else colour
+        below = self.diffuse[:, :, patch]
+        self.diffuse[:, :, patch] = below + coverage_BP[:, None] * (colour - below)
+        if gloss is not None:
+            below = self.gloss[:, patch]
+            self.gloss[:, patch] = below + coverage_BP * (gloss - below)
+
+    def tint(self, patch: Tensor, factor: Tensor) -> None:
+        """Multiply the diffuse albedo of a patch by (B, P) or (B, 3, P)."""
+        self.diffuse[:, :, patch] *= factor[:, None] if factor.dim() == 2 else factor
+
+
+def soft_step(distance: Tensor, width: Tensor | float) -> Tensor:
+    """0 to 1 as `distance` passes zero, over about four times `width` (logistic)."""
+    return torch.sigmoid(distance / width)

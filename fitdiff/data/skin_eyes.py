@@ -1,0 +1,247 @@
+"""Eyes: eyeball inside the lids, lids and lashes round it, and their make-up.
+
+Legend of shape suffixes: B people · P texels of the patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fitdiff.data.atlas import UvAtlas
+from fitdiff.data.skin_canvas import Canvas, soft_step
+from fitdiff.data.skin_geometry import FaceGeometry, signed_distance
+from fitdiff.data.skin_random import Draws, PatchNoise
+from fitdiff.types import TensorRecord
+
+IRIS_COLOURS = (
+    (0.230, 0.330, 0.430),  # light blue
+    (0.150, 0.210, 0.250),  # blue-grey
+    (0.160, 0.190, 0.130),  # green
+    (0.175, 0.125, 0.060),  # hazel
+    (0.095, 0.048, 0.022),  # brown
+    (0.042, 0.020, 0.012),  # dark brown
+    (0.018, 0.010, 0.008),  # nearly black
+)
+"""Linear; from no melanin in the iris to most."""
+
+SCLERA = (0.62, 0.585, 0.55)
+CARUNCLE = (0.52, 0.24, 0.20)
+LASH = (0.012, 0.010, 0.009)
+
+
+@dataclass(frozen=True)
+class Eyes(TensorRecord):
+    """Look of both eyes; (B,) unless said otherwise.
+
+    Attributes:
+        iris: (B, 3) linear, outer part; heart: (B, 3) linear, round the pupil. radius, pupil: mm.
+        limbus: darkness of the ring round the iris. fibres: contrast of its strands. sclera: (B, 3) linear.
+        crease_height: mm above the lid's edge; crease: strength, 0 for a single lid. lid: darkening of the lids.
+        lashes: darkness of the upper lash line; lash_width: mm. lower_lashes: darkness.
+        shadow: (B, 3) linear colour of the eye shadow; shadow_opacity: 0 to 1; liner: opacity; wing: mm.
+    """
+
+    iris: Tensor
+    heart: Tensor
+    radius: Tensor
+    pupil: Tensor
+    limbus: Tensor
+    fibres: Tensor
+    sclera: Tensor
+    crease_height: Tensor
+    crease: Tensor
+    lashes: Tensor
+    lash_width: Tensor
+    lower_lashes: Tensor
+    shadow: Tensor
+    shadow_opacity: Tensor
+    liner: Tensor
+    wing: Tensor
+
+
+SHADOWS = (
+    (0.30, 0.17, 0.12),
+    (0.10, 0.06, 0.05),
+    (0.28, 0.14, 0.20),
+    (0.08, 0.10, 0.18),
+    (0.45, 0.33, 0.22),
+    (0.12, 0.16, 0.12),
+)
+
+
+def palette(colours: tuple[tuple[float, float, float], ...], place: Tensor) -> Tensor:
+    """(B,) in [0, 1] -> (B, 3): geometric interpolation between neighbouring colours."""
+    table = place.new_tensor(colours).log()
+    x = place.clamp(0, 1) * (len(colours) - 1)
+    i = x.long().clamp_max(len(colours) - 2)
+    return torch.lerp(table[i], table[i + 1], (x - i)[:, None]).exp()
+
+
+def sample_eyes(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_up: Tensor) -> Eyes:
+    """Draw it: light eyes go with caucasian ancestry, low creases with asian, shadow and liner with make-up."""
+    fair = race_B3[:, 2].pow(1.3)
+    place = 1 - fair * draws.uniform(0.0, 1.0) - draws.uniform(0.0, 0.16)
+    iris = palette(IRIS_COLOURS, place) * torch.exp(draws.normal(std=0.15))[:, None]
+    heart = palette(IRIS_COLOURS, (place + draws.normal(0.05, 0.10)).clamp(0.25, 0.9)) * 1.25
+    tint = torch.stack(
+        [0.02 * age + draws.normal(std=0.02), draws.normal(std=0.01), -0.05 * age + draws.normal(std=0.02)], 1
+    )
+    asian = race_B3[:, 1]
+    single = torch.sigmoid((asian - 0.55 + draws.normal(std=0.3)) / 0.12)
+    strong = draws.uniform().pow(1.5) * made_up
+    return Eyes(
+        iris=iris,
+        heart=heart,
+        radius=draws.normal(5.85, 0.18),
+        pupil=draws.normal(1.8, 0.35).clamp(1.0, 2.8),
+        limbus=draws.uniform(0.25, 0.75),
+        fibres=draws.uniform(0.08, 0.25),
+        sclera=torch.tensor(SCLERA) * torch.exp(tint) * torch.exp(draws.normal(std=0.05))[:, None],
+        crease_height=(draws.normal(4.6, 1.0) - 1.6 * asian).clamp(2.0, 7.0),
+        crease=draws.uniform(0.5, 1.2) * (1 - 0.75 * single),
+        lashes=(draws.uniform(0.35, 0.75) + 0.15 * (1 - male)).clamp(0, 0.95),
+        lash_width=draws.uniform(0.5, 0.85) + 0.25 * (1 - male),
+        lower_lashes=draws.uniform(0.05, 0.35),
+        shadow=palette(SHADOWS, draws.uniform()),
+        shadow_opacity=0.75 * strong,
+        liner=made_up * draws.uniform(0.0, 1.1).clamp_max(0.95),
+        wing=made_up * draws.uniform(-3.0, 5.0).clamp_min(0),
+    )
+
+
+class EyePainter(nn.Module):
+    """Paints eyeballs, lids, lashes and their make-up."""
+
+    REACH = 15.0
+
+    def __init__(self, atlas: UvAtlas, geometry: FaceGeometry) -> None:
+        super().__init__()
+        outside = signed_distance(atlas, "eyes")
+        patch = (outside < self.REACH).nonzero().squeeze(1)
+        ball = atlas.mean[atlas.topology.regions["eyes"].to(atlas.mean.device)]
+        centre, _ = fit_sphere(ball[ball[:, 0] > 0])
+        x = geometry.position[0, patch].abs() - centre[0]  # outwards from the pupil, on both sides
+        y = geometry.position[1, patch] - centre[1]
+        inner, outer = (geometry.landmarks_3d[i] - centre for i in (42, 45))
+        middle = inner[1] + (outer[1] - inner[1]) * (x - inner[0]) / (outer[0] - inner[0])
+        radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+        texel = geometry.texel[patch]
+        buffers = {
+            "patch": patch,
+            "outside": outside[patch],
+            "upper": soft_step(y - middle, 0.8),
+            "x": x,
+            "radius": radius,
+            "texel": texel,
+            "inner": soft_step(inner[0] + 3.2 - x, 0.7),
+            "outer_end": soft_step(x - (outer[0] - 5), 1.5),
+            "wing_line": y - middle - 0.45 * (x - outer[0] + 2.0),
+            "beyond": x - outer[0],
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+        turn = geometry.signed[patch].sign() * 40 + angle * 6  # both eyes have strands of their own
+        self.fibres = PatchNoise(
+            torch.stack([turn, radius], 1), ((-60, 60), (0, 8)), (0.5, 2.5), texel * 6 / radius.clamp_min(1.5)
+        )
+
+    def forward(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
+        """Change the canvas in place; `fibres_BP` is noise from `self.fibres`."""
+        self._paint_lids(canvas, eyes)
+        self._paint_eyeball(canvas, eyes, fibres_BP)
+        self._paint_lashes(canvas, eyes)
+
+    def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
+        e = _columns(eyes)
+        soft = (0.15**2 + (0.45 * self.texel).square()).sqrt()
+        disc = soft_step(e["radius"] - self.radius, soft)
+        share = (self.radius / e["radius"]).clamp(0, 1)
+        heart = torch.exp(-0.5 * ((share - 0.38) / 0.16).square())
+        iris = torch.lerp(eyes.iris[..., None], eyes.heart[..., None], 0.55 * heart[:, None])
+        limbus = 1 - e["limbus"] * torch.exp(-0.5 * ((self.radius - e["radius"] + 0.3) / 0.6).square())
+        iris = iris * (limbus * (1 + e["fibres"] * fibres_BP).clamp(0.4, 1.8))[:, None]
+        iris = iris * (1 - 0.985 * soft_step(e["pupil"] - self.radius, soft))[:, None]
+        sclera = torch.lerp(
+            eyes.sclera[..., None], iris.new_tensor(CARUNCLE)[:, None], (0.75 * self.inner).expand_as(disc)[:, None]
+        )
+        sclera = sclera * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
+        ball = torch.lerp(sclera, iris, disc[:, None])
+        lid_shade = 1 - (0.50 * self.upper + 0.16) * torch.exp(self.outside.clamp_max(0) / 1.7)
+        inside = soft_step(-self.outside, (0.12**2 + (0.4 * self.texel).square()).sqrt()).expand(len(disc), -1)
+        canvas.cover(self.patch, inside, ball * lid_shade, 0.75)
+
+    def _paint_lids(self, canvas: Canvas, eyes: Eyes) -> None:
+        e = _columns(eyes)
+        above = self.outside.clamp_min(0)
+        lid = self.upper * soft_step(e["crease_height"] - above, 0.9)
+        hollow = self.upper * torch.exp(
+            -0.5 * ((above - e["crease_height"]) / (0.7**2 + (0.3 * self.texel).square()).sqrt()).square()
+        )
+        fade = soft_step(self.x + 13, 1.5) * soft_step(15 - self.x, 1.5)
+        warm = canvas.diffuse.new_tensor([0.30, 0.55, 0.50])[:, None]
+        canvas.tint(self.patch, torch.exp(-(0.42 * e["crease"] * hollow * fade)[:, None] * warm * 2))
+        groove = 0.30 * e["crease"] * hollow * fade
+        canvas.height[:, self.patch] -= groove
+        waterline = (1 - self.upper) * torch.exp(-0.5 * ((self.outside - 0.5) / (0.5 + 0.2 * self.texel)).square())
+        pink = (
+            canvas.diffuse.new_tensor([[0.60, 0.30, 0.26]])
+            * canvas.diffuse[:, :, self.patch].mean(2).mean(1)[:, None].sqrt()
+            * 1.3
+        )
+        canvas.cover(self.patch, (0.35 * waterline).expand(len(lid), -1), pink, 0.55)
+        spread = soft_step(e["crease_height"] + 3.0 - above, 1.6) * self.upper + 0.45 * self.outer_end * soft_step(
+            3.5 - above, 1.2
+        )
+        canvas.cover(self.patch, (e["shadow_opacity"] * spread).clamp(0, 0.9), eyes.shadow)
+
+    def _paint_lashes(self, canvas: Canvas, eyes: Eyes) -> None:
+        e = _columns(eyes)
+        blur = 0.25 * self.texel
+        not_inner = 1 - 0.8 * self.inner
+        width = (e["lash_width"].square() + blur.square()).sqrt()
+        upper = (
+            e["lashes"]
+            * self.upper
+            * torch.exp(-0.5 * ((self.outside - 0.35) / width).square())
+            * e["lash_width"]
+            / width
+        )
+        width = (0.45**2 + blur.square()).sqrt()
+        lower = (
+            e["lower_lashes"]
+            * (1 - self.upper)
+            * torch.exp(-0.5 * ((self.outside - 0.9) / width).square())
+            * 0.45
+            / width
+        )
+        width = (0.8**2 + blur.square()).sqrt()
+        liner = (
+            e["liner"]
+            * torch.exp(-0.5 * ((self.outside - 0.6) / width).square())
+            * (self.upper + 0.35 * (1 - self.upper))
+            * 0.8
+            / width
+        )
+        tip = e["wing"].clamp_min(0.1)
+        wing = e["liner"] * soft_step(tip - self.beyond, 0.5) * soft_step(self.beyond + 1.5, 0.5) * (e["wing"] > 0.3)
+        wing = wing * torch.exp(
+            -0.5 * (self.wing_line / (0.9 * (1 - self.beyond / (tip + 0.5)).clamp(0.15, 1))).square()
+        )
+        dark = 1 - (1 - upper) * (1 - lower) * (1 - liner * 0.9) * (1 - 0.85 * wing)
+        canvas.cover(self.patch, (dark * not_inner).clamp(0, 0.97), canvas.diffuse.new_tensor([LASH]), 0.2)
+
+
+def _columns(record: TensorRecord) -> dict[str, Tensor]:
+    """The (B,) traits of a record as (B, 1)."""
+    return {name: value[:, None] for name, value in vars(record).items() if value.dim() == 1}
+
+
+def fit_sphere(points_P3: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre (3,) and radius () of the sphere nearest to points: least squares of |p|^2 = 2 p.c + (r^2 - |c|^2)."""
+    system = torch.cat([2 * points_P3, torch.ones_like(points_P3[:, :1])], 1).double()
+    solution = torch.linalg.lstsq(system, points_P3.double().square().sum(1, keepdim=True)).solution[:, 0]
+    centre = solution[:3]
+    return centre.to(points_P3), (solution[3] + centre.square().sum()).sqrt().to(points_P3)

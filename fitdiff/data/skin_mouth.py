@@ -1,0 +1,134 @@
+"""Lips, their make-up, and the mouth between them.
+
+Legend of shape suffixes: B people · P texels of the patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fitdiff.data.atlas import UvAtlas
+from fitdiff.data.skin_canvas import Canvas, soft_step
+from fitdiff.data.skin_eyes import palette
+from fitdiff.data.skin_geometry import FaceGeometry, distance_to_segments, inside_polygon, signed_distance, smooth_curve
+from fitdiff.data.skin_random import Draws
+from fitdiff.types import TensorRecord
+
+LIPSTICKS = (
+    (0.36, 0.03, 0.03),  # red
+    (0.20, 0.01, 0.03),  # wine
+    (0.48, 0.12, 0.16),  # pink
+    (0.44, 0.10, 0.08),  # coral
+    (0.42, 0.20, 0.15),  # nude
+    (0.20, 0.07, 0.05),  # brown
+)
+MOUTH = (0.09, 0.025, 0.022)
+
+
+@dataclass(frozen=True)
+class Lips(TensorRecord):
+    """Look of the lips; (B,) unless said otherwise.
+
+    Attributes:
+        pigments: (B, 3) what the lips have over the skin in melanin (relative to the person's own), blood, carotene.
+        lower: share of the lower lip that is pinker. rim: mm that the red is wider (+) than the mean; softness: mm.
+        border: paler skin round the lips. lines: mm depth of the upright lines. gloss: specular albedo.
+        stick: (B, 3) linear colour; stick_opacity: 0 to 1.
+    """
+
+    pigments: Tensor
+    lower: Tensor
+    rim: Tensor
+    softness: Tensor
+    border: Tensor
+    lines: Tensor
+    gloss: Tensor
+    stick: Tensor
+    stick_opacity: Tensor
+
+
+def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_up: Tensor) -> Lips:
+    """Draw it: lips of dark skin hold more melanin than blood shows."""
+    dark = torch.sigmoid((melanin - 3.0) / 0.8)
+    pigments = torch.stack(
+        [
+            draws.normal(0.02 + 0.04 * dark, 0.10),
+            draws.normal(1.25 - 0.25 * age - 0.1 * male, 0.32),
+            draws.normal(-0.05, 0.12),
+        ],
+        1,
+    )
+    worn = made_up * draws.chance(0.75)
+    return Lips(
+        pigments=pigments,
+        lower=draws.normal(0.25 + 0.5 * dark, 0.25),
+        rim=draws.normal(-0.2 * age, 0.45),
+        softness=draws.uniform(0.45, 1.0) + 0.3 * age,
+        border=draws.uniform(0.0, 0.12),
+        lines=(draws.uniform(0.02, 0.07) + 0.05 * age) * (1 - 0.3 * worn),
+        gloss=draws.normal(0.55, 0.06) + 0.12 * worn * draws.uniform(),
+        stick=palette(LIPSTICKS, draws.uniform()) * torch.exp(draws.normal(std=0.2))[:, None],
+        stick_opacity=worn * draws.uniform(0.2, 0.85),
+    )
+
+
+class MouthPainter(nn.Module):
+    """Paints lips and the inside of the mouth."""
+
+    REACH = 9.0
+
+    def __init__(self, atlas: UvAtlas, geometry: FaceGeometry) -> None:
+        super().__init__()
+        outline = [48, *range(49, 60), 48]
+        ring = smooth_curve(geometry.landmarks_3d[outline])
+        distance = distance_to_segments(geometry.position.T, ring[:-1], ring[1:], 30.0)
+        flat = smooth_curve(geometry.landmarks[outline])[:-1]
+        inside = inside_polygon(torch.stack([geometry.signed, geometry.up], 1), flat)
+        outside = torch.where(inside, -distance, distance)
+        patch = (outside < self.REACH).nonzero().squeeze(1)
+        cavity = signed_distance(atlas, "inner_mouth")[patch]
+        line = geometry.at(62, 66)[1]
+        buffers = {
+            "patch": patch,
+            "outside": outside[patch],
+            "cavity": cavity,
+            "texel": geometry.texel[patch],
+            "below": soft_step(line - geometry.up[patch], 1.5),
+            "corner": soft_step(geometry.side[patch] - geometry.at(54)[0] + 3, 1.2),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def mask(self, lips: Lips) -> Tensor:
+        """(B, P) share of each texel of the patch that is lip."""
+        soft = (lips.softness[:, None].square() * 0.35 + (0.4 * self.texel).square()).sqrt()
+        return soft_step(lips.rim[:, None] - self.outside, soft)
+
+    def pigments(self, lips: Lips, melanin: Tensor) -> Tensor:
+        """(B, 3, P) pigments that the lips add to the skin's."""
+        mask = self.mask(lips)
+        own = lips.pigments * torch.stack([melanin, torch.ones_like(melanin), torch.ones_like(melanin)], 1)
+        added = own[..., None] * mask[:, None]
+        pinker = (lips.lower[:, None] * self.below * mask).clamp(-0.6, 1.2)
+        added[:, 0] -= 0.16 * melanin[:, None] * pinker
+        added[:, 1] += 0.30 * pinker
+        border = lips.border[:, None] * torch.exp(-0.5 * ((self.outside - 1.8) / 1.1).square())
+        added[:, 0] -= melanin[:, None] * border
+        return added
+
+    def forward(self, canvas: Canvas, lips: Lips, lines_BN: Tensor) -> None:
+        """Gloss, relief, lipstick and the mouth's inside; `lines_BN` is noise stretched upwards."""
+        mask = self.mask(lips)
+        lines = lines_BN[:, self.patch]
+        canvas.gloss[:, self.patch] += mask * (lips.gloss[:, None] * (1 - 0.05 * lines) - canvas.gloss[:, self.patch])
+        canvas.height[:, self.patch] += mask * lips.lines[:, None] * lines
+        canvas.tint(self.patch, 1 - 0.05 * mask * (lips.lines[:, None] / 0.07) * lines.clamp(-2, 2))
+        edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.outside, 0.25 + 0.35 * self.texel)
+        canvas.cover(self.patch, edge, lips.stick)
+        seam = torch.exp(-0.5 * (self.cavity.clamp_min(0) / (1.2 + 0.3 * self.texel)).square())
+        canvas.tint(self.patch, (1 - 0.45 * seam).expand_as(mask))
+        inside = soft_step(-self.cavity - 0.3, 0.3 + 0.3 * self.texel).expand_as(mask)
+        canvas.cover(self.patch, inside, canvas.diffuse.new_tensor([MOUTH]), 0.5)

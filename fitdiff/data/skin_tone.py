@@ -1,0 +1,213 @@
+"""Complexion: how much melanin, blood and carotene the skin holds at each texel, and the colour that this makes.
+
+    albedo = F + (A_0 - F) exp(-melanin k_m - blood k_b - carotene k_c)              per channel, linear light
+
+A two-layer reading of skin (a melanin filter over a blood-filled dermis, with surface scattering F that no pigment
+hides). The coefficients were fitted so that melanin alone runs through skin colours from L* 76 to 26 (CIELAB, D65) with
+the a* and b* of measured human skin, which rise and then fall as skin darkens.
+
+Legend of shape suffixes: B people · N texels · G regions · C = 3 pigments (melanin, blood, carotene).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fitdiff.data.skin_geometry import FaceGeometry
+from fitdiff.data.skin_random import Draws
+from fitdiff.types import TensorRecord
+
+BASE = (0.766, 0.584, 0.493)
+FLOOR = (0.002, 0.030, 0.029)
+ABSORPTION = ((0.340, 0.544, 0.710), (0.05, 0.40, 0.30), (0.01, 0.08, 0.38))
+"""Rows: melanin, blood, carotene; columns: red, green, blue."""
+
+
+def pigments_to_albedo(pigments_BCN: Tensor) -> Tensor:
+    """(B, 3, N) melanin, blood (0 is average), carotene (0 is average) -> (B, 3, N) linear albedo. Differentiable."""
+    like = pigments_BCN
+    base, floor = like.new_tensor(BASE)[:, None], like.new_tensor(FLOOR)[:, None]
+    return floor + (base - floor) * torch.exp(-(like.new_tensor(ABSORPTION).T @ like))
+
+
+def melanin_of_tone(tone: Tensor) -> Tensor:
+    """Melanin of a skin tone that runs from 0 (L* 76) to 1 (L* 26), evenly in L*."""
+    return 0.45 + 2.6 * tone + 3.5 * tone**2
+
+
+class Region(NamedTuple):
+    """A smooth patch of the face, and how people differ there, as (mean, standard deviation).
+
+    Attributes:
+        landmarks: whose mean is the centre. shift, radii: (side, up) mm.
+        melanin: relative to the person's own melanin. blood: absolute. gloss: specular albedo.
+    """
+
+    landmarks: tuple[int, ...]
+    shift: tuple[float, float]
+    radii: tuple[float, float]
+    melanin: tuple[float, float]
+    blood: tuple[float, float]
+    gloss: tuple[float, float]
+
+
+REGIONS = {
+    "cheek": Region((46, 54), (4, 2), (15, 13), (-0.04, 0.04), (0.28, 0.22), (0.00, 0.03)),
+    "cheekbone": Region((45, 14), (-8, -6), (13, 10), (0.0, 0.05), (0.10, 0.16), (0.03, 0.04)),
+    "hollow": Region((54, 12), (0, 0), (14, 13), (0.03, 0.05), (0.0, 0.10), (-0.03, 0.03)),
+    "nose_tip": Region((30,), (0, -2), (9, 8), (-0.01, 0.04), (0.26, 0.22), (0.09, 0.05)),
+    "nose_wing": Region((35,), (1, 2), (5, 6), (0.03, 0.03), (0.28, 0.20), (0.04, 0.04)),
+    "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.04), (0.05, 0.12), (0.06, 0.04)),
+    "glabella": Region((21, 22), (0, 4), (10, 9), (0.0, 0.04), (0.04, 0.12), (0.05, 0.03)),
+    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.06), (-0.08, 0.14), (0.06, 0.04)),
+    "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.08, 0.12), (0.01, 0.04)),
+    "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.06), (-0.10, 0.12), (-0.03, 0.03)),
+    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.07, 0.09), (0.10, 0.18), (0.02, 0.03)),
+    "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.08, 0.08), (0.15, 0.15), (0.02, 0.02)),
+    "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.09, 0.09), (0.18, 0.18), (0.03, 0.04)),
+    "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.08), (0.06, 0.12), (-0.02, 0.03)),
+    "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.06), (0.04, 0.10), (0.0, 0.03)),
+    "mouth_corner": Region((54,), (2, 0), (5, 5), (0.07, 0.06), (0.05, 0.12), (-0.02, 0.02)),
+    "nasolabial": Region((35, 54), (4, 0), (5, 10), (0.02, 0.04), (0.10, 0.14), (0.0, 0.02)),
+    "chin": Region((8, 57), (0, 2), (13, 10), (0.01, 0.05), (0.10, 0.16), (0.03, 0.04)),
+    "jaw": Region((11, 12), (-2, 2), (17, 14), (0.04, 0.06), (-0.06, 0.12), (-0.03, 0.03)),
+    "ear": Region((15, 16), (6, 4), (12, 24), (0.05, 0.06), (0.14, 0.18), (-0.05, 0.03)),
+}
+
+
+class RegionBasis(nn.Module):
+    """The regions as (G, N) maps, and their effect on pigments and gloss as one matrix product.
+
+    Args:
+        geometry: of the drawing's texels.
+    """
+
+    def __init__(self, geometry: FaceGeometry) -> None:
+        super().__init__()
+        maps = [
+            geometry.bump(geometry.at(*r.landmarks, side=r.shift[0], up=r.shift[1]), r.radii) for r in REGIONS.values()
+        ]
+        self.register_buffer("maps_GN", torch.stack(maps), persistent=False)
+
+    def forward(self, coefficients_BCG: Tensor) -> Tensor:
+        """(B, C, G) coefficients -> (B, C, N)."""
+        return coefficients_BCG @ self.maps_GN
+
+
+@dataclass(frozen=True)
+class Complexion(TensorRecord):
+    """A person's skin away from hair, lips and eyes.
+
+    Attributes:
+        pigments: (B, 3) melanin, blood, carotene of the whole face.
+        regions: (B, 3, G) what `REGIONS` add. mottle: (B, 3) standard deviation of the noise in each pigment.
+        gloss: (B, 1) specular albedo; gloss_regions: (B, 1, G); gloss_mottle: (B, 1).
+    """
+
+    pigments: Tensor
+    regions: Tensor
+    mottle: Tensor
+    gloss: Tensor
+    gloss_regions: Tensor
+    gloss_mottle: Tensor
+
+
+TONES = (0.80, 0.40, 0.20)
+"""Mean skin tone of each ancestry (african, asian, caucasian)."""
+
+
+def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: Tensor, male: Tensor) -> Complexion:
+    """Draw it.
+
+    Args:
+        draws: scalars. regions_B3G: standard normal numbers for the regions' melanin, blood and gloss.
+        race_B3, age, male: (B, ...) phenotypes in [0, 1].
+    """
+    tone = (race_B3 @ race_B3.new_tensor(TONES) + 0.03 * male + draws.normal(std=0.12)).clamp(0.0, 1.0)
+    melanin = melanin_of_tone(tone)
+    blood = draws.normal(std=0.22) + 0.10 * male
+    carotene = draws.normal(std=0.22) + race_B3 @ race_B3.new_tensor([0.05, 0.30, -0.08])
+    table = torch.tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()]).to(race_B3)  # (G, 3, 2)
+    values = table[..., 0].T + table[..., 1].T * regions_B3G.clamp(-2.5, 2.5)
+    contrast = torch.exp(draws.normal(std=0.35))
+    ruddy = torch.exp(draws.normal(std=0.4)) * (0.85 + 0.5 * age)
+    regions = torch.stack(
+        [
+            values[:, 0] * (melanin * contrast)[:, None],
+            values[:, 1] * ruddy[:, None],
+            torch.zeros_like(values[:, 0]),
+        ],
+        1,
+    )
+    uneven = torch.exp(draws.normal(std=0.4)) * (0.7 + 0.7 * age)
+    blotchy = torch.exp(draws.normal(std=0.4)) * (0.8 + 0.4 * age)
+    mottle = torch.stack([0.055 * uneven * melanin.sqrt(), 0.10 * blotchy, 0.05 * uneven], 1)
+    gloss = 0.33 + draws.normal(std=0.05) - 0.05 * age
+    oily = torch.exp(draws.normal(std=0.4))
+    gloss_regions = values[:, 2:] * oily[:, None, None]
+    return Complexion(
+        torch.stack([melanin, blood, carotene], 1), regions, mottle, gloss[:, None], gloss_regions, 0.03 * oily[:, None]
+    )
+
+
+@dataclass(frozen=True)
+class Marks(TensorRecord):
+    """Moles, freckles, age spots, blemishes and birthmarks.
+
+    Attributes:
+        centre: (B, K, 2) chart mm. radius: (B, K) mm. pigments: (B, K, 3) what each adds at its centre.
+    """
+
+    centre: Tensor
+    radius: Tensor
+    pigments: Tensor
+
+
+class MarkKind(NamedTuple):
+    """`count` at most; place (mean up, std side, std up) mm; radius range mm; melanin and blood ranges."""
+
+    count: int
+    place: tuple[float, float, float]
+    radius: tuple[float, float]
+    melanin: tuple[float, float]
+    blood: tuple[float, float]
+
+
+MARKS = {
+    "mole": MarkKind(10, (-25, 36, 36), (0.5, 1.5), (0.8, 3.0), (0.0, 0.4)),
+    "freckle": MarkKind(110, (-20, 27, 15), (0.45, 1.0), (0.25, 0.8), (0.0, 0.1)),
+    "age_spot": MarkKind(14, (-5, 42, 35), (1.2, 4.0), (0.15, 0.6), (0.0, 0.15)),
+    "blemish": MarkKind(8, (-30, 32, 35), (0.7, 2.0), (0.0, 0.1), (0.25, 0.9)),
+    "birthmark": MarkKind(1, (-15, 40, 35), (5.0, 13.0), (0.0, 0.5), (0.1, 0.9)),
+}
+MARK_COUNT = sum(kind.count for kind in MARKS.values())
+
+
+def sample_marks(draws: Draws, normals_BK5: Tensor, melanin: Tensor, age: Tensor, smoothness: Tensor) -> Marks:
+    """Draw them; `normals_BK5` are standard normal, `smoothness` (0 to 1) is how far make-up hides them."""
+    fair = torch.sigmoid((1.9 - melanin) / 0.4)
+    share = {
+        "mole": draws.uniform().square(),
+        "freckle": ((draws.uniform() - 0.62) / 0.38).clamp_min(0) * fair,
+        "age_spot": (age * 1.6 - 0.5).clamp(0, 1) * draws.uniform(),
+        "blemish": draws.uniform().square() * (1 - age),
+        "birthmark": draws.chance(0.06),
+    }
+    centres, radii, pigments = [], [], []
+    for (name, kind), normals in zip(
+        MARKS.items(), normals_BK5.split([k.count for k in MARKS.values()], 1), strict=True
+    ):
+        uniform = torch.special.ndtr(normals[..., 2:])
+        rank = torch.arange(kind.count) + 0.5
+        present = (share[name][:, None] * kind.count - rank).add(0.5).clamp(0, 1)
+        mean_up, std_side, std_up = kind.place
+        centres.append(torch.stack([normals[..., 0] * std_side, mean_up + normals[..., 1] * std_up], -1))
+        radii.append(torch.lerp(*normals.new_tensor(kind.radius), uniform[..., 0]))
+        amounts = [torch.lerp(*normals.new_tensor(r), uniform[..., i]) for i, r in ((1, kind.melanin), (2, kind.blood))]
+        hidden = 1 - 0.6 * smoothness[:, None]
+        pigments.append(torch.stack([a * present * hidden for a in (*amounts, torch.zeros_like(present))], -1))
+    return Marks(torch.cat(centres, 1), torch.cat(radii, 1), torch.cat(pigments, 1))
