@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from fitdiff.alignment.camera import estimate_pose_and_expression
+from fitdiff.alignment.camera import estimate_focal, estimate_pose_and_expression
 from fitdiff.alignment.crop import crop_transform
 from fitdiff.alignment.face import FaceCrop, find_face, square_crop
 from fitdiff.alignment.photo import Photo
@@ -22,9 +22,6 @@ from fitdiff.types import Lighting, Observation, Scene
 
 LIGHTS = ((0, 10), (-60, 20), (60, 20), (0, 70), (0, -40))
 """(azimuth, elevation) in degrees of the lights that a fit can mix: their sum spans what a face in a photo shows."""
-
-DEFAULT_FOCAL = 4.0
-"""NDC focal length of a face crop (a field of view of 28 degrees) where EXIF has none: a phone at arm's length."""
 
 
 def observe(
@@ -71,7 +68,9 @@ def first_scene(model: Any, observation: Observation, principal_B2: Tensor, foca
     """
     z = expected_z(model, observation.features.embedding)
     identity, _ = model.latent.unpack(z)
-    focal = torch.where(focal_B.isnan(), torch.full_like(focal_B, DEFAULT_FOCAL), focal_B)
+    with torch.no_grad():
+        neutral = model.shape_model.topology.landmarks(model.shape_model(identity))
+    focal = estimate_focal(neutral, observation.landmarks, focal_B)
     camera, expression = estimate_pose_and_expression(
         model.shape_model, observation.landmarks, focal, principal_B2, identity
     )

@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+
+def cache_folder() -> Path:
+    """Where what is built once lies: `$FITDIFF_CACHE`, or the platform's user cache folder."""
+    return Path(os.environ.get("FITDIFF_CACHE") or platformdirs.user_cache_dir("fitdiff"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,10 +11,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from fitdiff.types import FaceMaps
+
 
 def shard_path(folder: Path, number: int) -> Path:
     """File of a shard."""
     return folder / f"shard-{number:06d}.safetensors"
+
+
+def quantise(maps: FaceMaps) -> Tensor:
+    """FaceMaps -> (B, 9, R, R) uint8 of the map tensor: what is stored."""
+    return ((maps.to_tensor() * 0.5 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def dequantise(stored: Tensor) -> Tensor:
+    """(…, 9, R, R) uint8 -> float32 map tensor in [-1, 1]."""
+    return stored.float() / 127.5 - 1
 
 
 class ShardedDataset:

@@ -16,8 +16,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from fitdiff.autoencoder.discriminator import BranchedDiscriminator
 from fitdiff.autoencoder.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from fitdiff.avatar.pictures import contact_sheet
-from fitdiff.data.people.maker import dequantise
-from fitdiff.data.shards import ShardedDataset
+from fitdiff.data.shards import ShardedDataset, dequantise
 from fitdiff.registry import register
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import FaceMaps

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fitdiff.config import config_hash, plain, select
-from fitdiff.data.people.maker import dequantise
-from fitdiff.data.shards import ShardedDataset
+from fitdiff.data.shards import ShardedDataset, dequantise
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors

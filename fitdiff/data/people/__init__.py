@@ -8,13 +8,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import torch
 from rich.progress import Progress
 
 from fitdiff.data.shards import ShardedDataset, shard_path
 from fitdiff.registry import register
-from fitdiff.storage import write_tensors
+from fitdiff.storage import cache_folder, write_tensors
 
 if TYPE_CHECKING:
     from fitdiff.data.people.maker import PeopleMaker
@@ -24,11 +23,6 @@ VERSION = 1
 
 HELD_OUT_OFFSET = 1_000_000_000
 """Index of the first held-out person: far from any training set, whatever its size."""
-
-
-def cache_folder() -> Path:
-    """`$FITDIFF_CACHE`, or the platform's user cache folder."""
-    return Path(os.environ.get("FITDIFF_CACHE") or platformdirs.user_cache_dir("fitdiff"))
 
 
 @register("data", "people")
@@ -55,23 +49,25 @@ class People:
         views: int = 2,
         portrait_size: int = 224,
         seed: int = 0,
+        start: int = 0,
         shard_size: int = 50,
         workers: int | None = None,
         cache: str | None = None,
     ) -> None:
-        """`workers`: processes; null is one a core. `cache`: folder; null is the user cache."""
+        """`start`: index of the first training person. `workers`: processes; null is one a core. `cache`: folder; null
+        is the user cache."""
         from fitdiff.config import config_hash
         from fitdiff.data.people.maker import PeopleMaker
 
-        self.n, self.n_held_out, self.shard_size = n, held_out, shard_size
+        self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
         self.workers = workers or len(os.sched_getaffinity(0))
-        key = config_hash(VERSION, fingerprint, resolution, views, portrait_size, seed, shard_size)
+        key = config_hash(VERSION, fingerprint, resolution, views, portrait_size, seed, start, shard_size)
         self.folder = Path(cache or cache_folder()) / f"people-{resolution}px-{key}"
         self.maker = PeopleMaker(shape_model, identity, renderer, resolution, portrait_size, views, seed)
 
     def prepare(self) -> None:
         """Generate the shards that are missing (resumable at any moment: each shard is written atomically)."""
-        jobs = self._missing("train", self.n, 0) + self._missing("held_out", self.n_held_out, HELD_OUT_OFFSET)
+        jobs = self._missing("train", self.n, self.start) + self._missing("held_out", self.n_held_out, HELD_OUT_OFFSET)
         if jobs:
             self._generate(jobs)
 

@@ -10,20 +10,11 @@ from torch import Tensor
 from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.data.atlas import UvAtlas
 from fitdiff.data.people.scenes import sample_backgrounds, sample_scenes
+from fitdiff.data.shards import dequantise, quantise
 from fitdiff.data.skin import SkinSynthesiser
 from fitdiff.shape_model.anny_face import AnnyFace
 from fitdiff.shape_model.anny_population import sample_population
 from fitdiff.types import FaceMaps, IdentityNetwork, Renderer
-
-
-def quantise(maps: FaceMaps) -> Tensor:
-    """FaceMaps -> (B, 9, R, R) uint8 of the map tensor: what is stored."""
-    return ((maps.to_tensor() * 0.5 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def dequantise(stored: Tensor) -> Tensor:
-    """(…, 9, R, R) uint8 -> float32 map tensor in [-1, 1]."""
-    return stored.float() / 127.5 - 1
 
 
 class PeopleMaker:
@@ -61,9 +52,7 @@ class PeopleMaker:
         people = sample_population(self.seed, torch.as_tensor(list(indices)))
         identity = self.shape_model.identity_of(people)
         stored_maps = quantise(self.skin(people, self.seed))
-        scenes = sample_scenes(
-            self.seed, indices, self.views, self.shape_model.n_expression, self.shape_model.portrait_centre
-        )
+        scenes = sample_scenes(self.seed, indices, self.views, self.shape_model.n_expression)
         # Render from the stored, quantised maps: a portrait shows exactly what the sample holds.
         maps = FaceMaps.from_tensor(dequantise(stored_maps)).map(lambda x: x.repeat_interleave(self.views, 0))
         vertices = self.shape_model(identity.repeat_interleave(self.views, 0), scenes.expression)

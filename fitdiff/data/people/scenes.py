@@ -10,20 +10,17 @@ import torch.nn.functional as nnf
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from fitdiff.geometry import rotation_matrix
 from fitdiff.types import Camera, Lighting, Scene
 
 FACE_HALF_HEIGHT = 105.0
 """mm, half of what a portrait frames: chin to hairline."""
 
 
-def sample_scenes(
-    seed: int, indices: Sequence[int], views: int, n_expression: int, centre: tuple[float, float, float]
-) -> Scene:
+def sample_scenes(seed: int, indices: Sequence[int], views: int, n_expression: int) -> Scene:
     """Scenes of `views` portraits of each person, ordered person by person.
 
     Args:
-        indices: n people. centre: head-space point (mm) that the camera looks at.
+        indices: n people.
 
     Returns:
         Scene of batch n * views: yaw sd 15 degrees (at most 40), pitch 7, roll 5; field of view 16 to 45 degrees;
@@ -35,10 +32,9 @@ def sample_scenes(
     columns = {key: torch.from_numpy(np.stack([d[key] for d in draws]).astype(np.float32)) for key in draws[0]}
     rotation = columns["rotation"]
     focal = columns["focal"]
-    # Place the centre at the wanted NDC offset and depth, whatever the rotation.
+    # The origin of head space, the middle of the face, lies at the wanted NDC offset and depth, whatever the rotation.
     depth = focal * FACE_HALF_HEIGHT / columns["fill"]
-    wanted = torch.cat([columns["offset"] * (depth / focal)[:, None], -depth[:, None]], 1)
-    translation = wanted - rotation_matrix(rotation) @ torch.tensor(centre)
+    translation = torch.cat([columns["offset"] * (depth / focal)[:, None], -depth[:, None]], 1)
     camera = Camera(rotation, translation, focal, torch.zeros(len(draws), 2))
     return Scene(camera, Lighting(columns["ambient"], columns["directions"], columns["colours"]), columns["expression"])
 
@@ -58,7 +54,7 @@ def _draw(rng: np.random.Generator, n_expression: int) -> dict[str, np.ndarray]:
     return {
         "rotation": _euler_to_axis_angle(pitch, yaw, roll),
         "focal": np.exp(rng.uniform(np.log(2.4), np.log(7.0))),
-        "fill": rng.uniform(0.62, 0.8),
+        "fill": rng.uniform(0.72, 0.92),
         "offset": rng.normal(0, 0.03, 2),
         "ambient": colours[0],
         "directions": directions,
@@ -75,7 +71,10 @@ def sample_backgrounds(seed: int, indices: Sequence[int], views: int, size: int)
     """(n * views, 3, size, size) sRGB: smooth random colour fields, as an out-of-focus room is."""
     coarse = np.stack(
         [
-            rng.uniform(0.05, 0.95, (3, 1, 1)) + rng.normal(0, 0.12, (1, 4, 4)) + rng.normal(0, 0.04, (3, 4, 4))
+            rng.uniform(0.1, 0.9)
+            + rng.normal(0, 0.08, (3, 1, 1))
+            + rng.normal(0, 0.12, (1, 4, 4))
+            + rng.normal(0, 0.03, (3, 4, 4))
             for i in indices
             for view in range(views)
             for rng in [np.random.default_rng([seed, 12, int(i), view])]

@@ -1,0 +1,51 @@
+"""File names work as a person types them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from fitdiff.cli import quote_path
+
+NAMES = [
+    "me.jpg",
+    "my photo.jpg",
+    "a,b=c (1) [2] {3}.jpg",
+    "Zoë Müller – 东京.png",
+    "it's.jpg",
+    'a "quoted" name.jpg',
+    "back\\slash.jpg",
+    "ends with backslash\\",
+    "${home}.jpg",
+    "$5.jpg",
+    "100%.jpg",
+    "?.jpg",
+    " leading.jpg",
+    "@#!~^&*;:<>|.jpg",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["photo", "out", "checkpoint"])
+def test_any_file_name_survives_hydras_grammar(name, key):
+    override = OverridesParser.create().parse_override(quote_path(f"{key}={name}"))
+    config = OmegaConf.create({key: override.value()})
+    assert config[key] == name
+
+
+def test_other_arguments_and_quoted_values_are_left_alone():
+    for argument in ("fitting.steps=3", "photo='my photo.jpg'", 'out="x y"', "photo=null", "out=", "-m", "--help"):
+        assert quote_path(argument) == argument
+
+
+@pytest.mark.parametrize("entry", ["train.py", "fit.py", "sample.py"])
+def test_help_shows_groups_and_overrides(entry):
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, entry, "--help"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "== Groups" in done.stdout
+    assert "Common overrides" in done.stdout
+    assert "renderer" in done.stdout if entry == "train.py" else "photo" in done.stdout
