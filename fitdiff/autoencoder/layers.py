@@ -58,8 +58,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        query, key, value = self.qkv(self.norm(x_BCHW)).flatten(2).mT.chunk(3, -1)
-        attended = nnf.scaled_dot_product_attention(query, key, value)
+        # The fused attention kernels want (batch, heads, positions, channels) with contiguous channels.
+        qkv = self.qkv(self.norm(x_BCHW)).flatten(2).unflatten(1, (3, 1, -1)).mT.contiguous()
+        attended = nnf.scaled_dot_product_attention(*qkv.unbind(1))
         return x_BCHW + self.project(attended.mT.reshape(x_BCHW.shape))
 
 

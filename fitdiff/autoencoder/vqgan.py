@@ -140,9 +140,7 @@ class BranchedVQGAN(nn.Module):
             ValueError: the maps' shape is not the one this network was built for.
         """
         if maps_B9RR.shape[1:] != self.mean.shape:
-            raise ValueError(
-                f"maps: got {tuple(maps_B9RR.shape)}, expected (B, {', '.join(map(str, self.mean.shape))})"
-            )
+            raise ValueError(f"maps: got {tuple(maps_B9RR.shape)}, expected (B, *{tuple(self.mean.shape)})")
         return self.to_code(self.encoder((maps_B9RR - self.mean) / self._channel_scale()))
 
     def decode(self, latent_BChw: Tensor) -> Tensor:

@@ -97,7 +97,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """(B, C, L) -> (B, C, L)."""
-        heads = self.qkv(self.norm(x_BCL)).unflatten(1, (3, self.heads, -1)).mT
+        # The fused attention kernels want the channels of a head to be contiguous, and fall back silently if not.
+        heads = self.qkv(self.norm(x_BCL)).unflatten(1, (3, self.heads, -1)).mT.contiguous()
         attended = nnf.scaled_dot_product_attention(*heads.unbind(1))
         return x_BCL + self.project(attended.mT.flatten(1, 2))
 
