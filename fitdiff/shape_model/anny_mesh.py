@@ -12,26 +12,41 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from fitdiff.shape_model.makehuman import BaseMesh
+from fitdiff.shape_model.makehuman import NOSE_TIP, BaseMesh
 from fitdiff.shape_model.surface import QuadMesh, clip, components, edges_of, grid_fill, subdivide, triangulate
 
-SKIN, LEFT_EYE, RIGHT_EYE, MOUTH = range(4)
+SKIN, LEFT_EYE, RIGHT_EYE, TEETH, MOUTH = range(5)
 
 RIGHT_LID_EDGE = (1068, 1067)
 """An edge of the loop of 28 vertices where the right lids meet the eyeball; the left loop is its mirror image."""
 LID_CORNER = 7
 """Position of the outer corner in that loop."""
-MOUTH_EDGE = (588, 589)
+MOUTH_EDGE = (554, 555)
 """An edge of the loop inside the mouth behind the lips, 38 vertices, starting at the middle of the upper lip."""
 EYE_COLUMNS, MOUTH_COLUMNS = 10, 12
+ARCHES = (
+    (15079, 15075, 15074, 15073),
+    (15069, 15086, 15071, 15070),
+    (15087, 15095, 15089, 15088),
+    (15027, 15019, 15020, 15021),
+    (15010, 15001, 15002, 15003),
+    (15012, 15013, 15014, 15015),
+)
+"""MakeHuman's dental arches from the middle to the left, which the mouth's grid takes over row by row: fronts, edges
+and backs of the upper teeth, then backs, edges and fronts of the lower ones."""
+ARCH_STATIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
+"""Where the grid's columns lie along an arch, in its vertices; further out teeth would pierce the closed lips."""
+OVERBITE = 0.5
+"""How much further down the upper teeth's edges lie than MakeHuman's, whose lip hides them when the mouth opens."""
+TEETH_ROWS, TEETH_COLUMNS = (1, 5), range(2, 10)
+"""Rows of the mouth's quads, from the top, that are the fronts of the teeth, and columns that are light enough to be
+seen: the corners of closed lips may gape a little, and the mouth is dark behind them."""
 
-CLIP_DEPTH, CLIP_HEIGHT, CLIP_CURVATURE = -60.0, -25.0, 0.0057
+CLIP_DEPTH, CLIP_HEIGHT, CLIP_CURVATURE = -57.0, -25.0, 0.0057
 """The clip keeps z > depth + curvature (y - height)^2, in mm from the point between the eyes: a curve in profile that
 passes the hairline, the front of the ears, the jaw angle and the throat, 25 mm behind the chin."""
 
 CLIP_MARGIN = 25.0
-NOSE_TIP = 30
-"""Position in `LANDMARKS`."""
 
 LANDMARKS = (
     5402, 5185, 5180, 5206, 5208, 5227, 891, 5221, 5225, 11831, 7593, 11836, 11819, 11817, 11792, 11797, 12001,
@@ -50,7 +65,7 @@ class FaceMesh:
     Attributes:
         operator: (V, N) sparse, makes the face's vertices from MakeHuman's.
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE or MOUTH; a vertex on a margin is SKIN.
+        labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE, TEETH or MOUTH; on a common margin the first of these.
         landmarks: (68,) int64 vertex ids.
     """
 
@@ -123,7 +138,7 @@ def _cut(base: BaseMesh, mean: np.ndarray) -> np.ndarray:
     head = base.quads[near[base.quads].any(1)]
     loops = [loop for loop, _, _ in _holes(base)]
     part = components(head, np.concatenate([np.stack([loop, np.roll(loop, -1)], 1) for loop in loops]))
-    return head[part == part[(head == LANDMARKS[NOSE_TIP]).any(1)][0]]
+    return head[part == part[(head == NOSE_TIP).any(1)][0]]
 
 
 def _holes(base: BaseMesh) -> list[tuple[np.ndarray, int, int]]:
@@ -151,13 +166,33 @@ def _fill(skin: np.ndarray, base: BaseMesh) -> QuadMesh:
         patch = np.where(patch < 0, n - 1 - patch, patch)
         patch = patch if _follows(patch, quads[0]) else patch[:, ::-1]
         n += weights.shape[0]
-        operators.append(weights @ operators[0][ring])
+        inner = weights @ operators[0][ring]
+        operators.append(_teeth(base) if label == MOUTH else inner)
         quads.append(patch)
-        labels.append(np.full(len(patch), label))
+        labels.append(_mouth_labels(patch) if label == MOUTH else np.full(len(patch), label))
         creases.append(np.stack([ring, np.roll(ring, -1)], 1))
     return QuadMesh(
         sparse.vstack(operators).tocsr(), np.concatenate(quads), np.concatenate(labels), np.concatenate(creases)
     )
+
+
+def _teeth(base: BaseMesh) -> sparse.csr_matrix:
+    """Operator of the mouth's inner vertices, column by column from the left teeth to the right ones."""
+    n_rows, n_arch = np.shape(ARCHES)
+    stations = np.array(ARCH_STATIONS)
+    along = np.maximum(0, 1 - np.abs(stations[:, None] - np.arange(n_arch)))
+    down = np.eye(n_rows)
+    down[1, :2] = -OVERBITE, 1 + OVERBITE
+    weights = np.einsum("ci,rj->crji", along, down).reshape(len(stations) * n_rows, -1)
+    left = sparse.csr_matrix(weights) @ sparse.identity(len(base.vertices), format="csr")[np.ravel(ARCHES)]
+    right = left[:, base.mirror]
+    order = np.arange(left.shape[0]).reshape(-1, n_rows)
+    return sparse.vstack([left[order[:0:-1].ravel()], right]).tocsr()
+
+
+def _mouth_labels(patch: np.ndarray) -> np.ndarray:
+    column, row = np.divmod(np.arange(len(patch)), len(patch) // MOUTH_COLUMNS)
+    return np.where(np.isin(row, TEETH_ROWS) & np.isin(column, TEETH_COLUMNS), TEETH, MOUTH)
 
 
 def _follows(patch: np.ndarray, skin: np.ndarray) -> bool:

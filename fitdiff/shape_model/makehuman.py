@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 MM_PER_UNIT = 100.0
 """MakeHuman works in decimetres."""
+
+NOSE_TIP = 294
+"""Its vertex in base.obj."""
 
 MASKS = ("ears", "eyelids", "face", "inside-mouth", "lips")
 
@@ -31,7 +36,7 @@ class BaseMesh:
     Attributes:
         vertices: (N, 3) float64 mm. Helper geometry (eyeballs, teeth) included.
         quads: (Q, 4) int64, the closed skin surface, counter-clockwise seen from outside.
-        uv: (N, 2) float64, MakeHuman's own unwrap, v down; one value a vertex (any of them on a seam).
+        uv: (N, 2) float64, MakeHuman's own unwrap, v down; NaN outside the chart that holds the face's skin.
         mirror: (N,) int64, the vertex at (-x, y, z).
         groups: name -> sorted vertex ids of each named part of the file.
     """
@@ -120,8 +125,11 @@ def read_base_mesh() -> BaseMesh:
     }
     positions = np.array(" ".join(vertices).split(), dtype=np.float64).reshape(-1, 3)
     texture = np.array(" ".join(uvs).split(), dtype=np.float64).reshape(-1, 2)
-    uv = np.zeros((len(positions), 2))
-    uv[ids["body"][..., 0]] = texture[ids["body"][..., 1]] * [1, -1] + [0, 1]
+    corner_vertex, corner_uv = ids["body"][..., 0], ids["body"][..., 1]
+    charts = _charts(corner_uv, len(texture))
+    on_face = charts[corner_uv] == charts[corner_uv[corner_vertex == NOSE_TIP][0]]
+    uv = np.full((len(positions), 2), np.nan)
+    uv[corner_vertex[on_face]] = texture[corner_uv[on_face]] * [1, -1] + [0, 1]
     return BaseMesh(
         vertices=positions * MM_PER_UNIT,
         quads=ids["body"][..., 0],
@@ -129,6 +137,12 @@ def read_base_mesh() -> BaseMesh:
         mirror=_read_mirror(folder / "mesh_metadata" / "hm08.mirror", len(positions)),
         groups={name: np.unique(value[..., 0]) for name, value in ids.items()},
     )
+
+
+def _charts(corners: np.ndarray, n: int) -> np.ndarray:
+    """Number (n,) of the connected piece of the unwrap that each texture vertex of the quads (Q, 4) lies in."""
+    touching = sparse.csr_matrix((np.ones(corners.size), (corners.ravel(), np.roll(corners, 1, 1).ravel())), (n, n))
+    return csgraph.connected_components(touching, directed=False)[1]
 
 
 def _read_mirror(path: Path, n_vertices: int) -> np.ndarray:

@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 from fitdiff.shape_model import makehuman
-from fitdiff.shape_model.anny_mesh import LEFT_EYE, MOUTH, RIGHT_EYE
+from fitdiff.shape_model.anny_mesh import LEFT_EYE, RIGHT_EYE, TEETH
 
 NOSE_MARGIN, MOUTH_MARGIN, BROW_MARGIN, LID_MARGIN = 7.0, 7.0, 3.0, 6.0
 """mm around the landmarks."""
 
 
 def name_regions(
-    vertices: np.ndarray, landmarks: np.ndarray, base_uv: np.ndarray, labels: np.ndarray
+    vertices: np.ndarray, landmarks: np.ndarray, base_uv: np.ndarray, labels: np.ndarray, hidden: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Masks (V,) of parts of the face.
 
@@ -21,13 +21,15 @@ def name_regions(
         vertices: (V, 3) mm, mean face. landmarks: (68, 3) on it.
         base_uv: (V, 2) MakeHuman's texture coordinates.
         labels: (V,) of `anny_mesh`.
+        hidden: (V,) bool, not on the skin's chart of MakeHuman's unwrap.
 
     Returns:
-        eyes (eyeballs), inner_mouth (all that closed lips hide), lips, skin (the rest), and the four parts of REALY's
+        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth (part of it), lips, skin (the rest), and the four parts of REALY's
         benchmark: nose, mouth (lips and around), forehead, cheek.
     """
     eyes = np.isin(labels, (LEFT_EYE, RIGHT_EYE))
-    inner_mouth = (labels == MOUTH) | (_sample(makehuman.mask_path("inside-mouth"), base_uv) > 0.5)
+    teeth = labels == TEETH
+    inner_mouth = hidden & ~eyes
     lips = (_sample(makehuman.mask_path("lips"), base_uv) > 0.5) & ~inner_mouth & ~eyes
     skin = ~(eyes | inner_mouth | lips)
     nose = skin & _nose(vertices, landmarks)
@@ -39,7 +41,7 @@ def name_regions(
     cheek = skin & below_eyes & above_jaw & (x > landmarks[35, 0]) & ~nose & ~mouth
     return {
         "nose": nose, "mouth": mouth, "forehead": forehead, "cheek": cheek,
-        "lips": lips, "eyes": eyes, "inner_mouth": inner_mouth, "skin": skin,
+        "lips": lips, "eyes": eyes, "inner_mouth": inner_mouth, "teeth": teeth, "skin": skin,
     }  # fmt: skip
 
 

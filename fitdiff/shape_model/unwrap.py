@@ -69,7 +69,7 @@ def _unfold(flat: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.nda
         spread = np.zeros(len(flat), bool)
         spread[faces[bad]] = True
         free = (free | spread | (neighbours @ spread)) & ~border
-        flat = _relax(flat, weights, free)
+        flat = relax(flat, weights, free)
     return flat
 
 
@@ -90,7 +90,7 @@ def mean_value_weights(vertices: np.ndarray, faces: np.ndarray) -> sparse.csr_ma
     return (sparse.diags(1 / np.asarray(weights.sum(1)).ravel()) @ weights).tocsr()
 
 
-def _relax(flat: np.ndarray, weights: sparse.csr_matrix, free: np.ndarray) -> np.ndarray:
+def relax(flat: np.ndarray, weights: sparse.csr_matrix, free: np.ndarray) -> np.ndarray:
     """Put each free point at the mean-value combination of its neighbours; the others stay."""
     system = sparse.identity(int(free.sum()), format="csr") - weights[free][:, free]
     solution = flat.copy()
