@@ -349,7 +349,12 @@ class Autoencoder(Protocol):
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Predicts the noise `eps_theta(z_t, t, V)`. An `nn.Module`."""
+    """Predicts the noise `eps_theta(z_t, t, V)`. An `nn.Module`.
+
+    Training also calls `set_embedding_statistics(mean_D, std_D)` and passes `drop_B`, (B,) bool: True where the null
+    condition replaces the embedding. A network may offer `condition(embedding_BD)`: `diffusion.sampler.conditioned`
+    then computes it once per photo and passes it at every step by keyword, `denoiser(z_t, t, condition=...)`.
+    """
 
     def __call__(self, z_t_BN: Tensor, t_B: Tensor, embedding_BD: Tensor | None) -> Tensor:
         """(B, N) latent, (B,) int64 step, (B, D) embedding (None: the null condition) -> (B, N) noise."""
