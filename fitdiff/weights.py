@@ -96,7 +96,7 @@ def load_weights(network: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -
     ]
     if missing or unexpected or shapes:
         raise WeightsError(
-            f"{path} is not a {type(network).__name__}: missing {_head(missing)}, unexpected {_head(unexpected)}, "
+            f"{path} does not fit {type(network).__name__}: missing {_head(missing)}, unexpected {_head(unexpected)}, "
             f"wrong shapes {_head(shapes)}"
         )
     network.load_state_dict(state, strict=False)

@@ -63,6 +63,16 @@ class PerceptualNetwork(FrozenNetwork, ABC):
         """w_l of each layer: (C_l, 1, 1), or 1 for the plain sum."""
 
 
+class Vgg16(nn.Module):
+    """Convolutions of torchvision's VGG16, under their names there, without the 124 million weights of its classifier."""
+
+    def __init__(self) -> None:
+        from torchvision.models.vgg import cfgs, make_layers
+
+        super().__init__()
+        self.features = make_layers(cfgs["D"])
+
+
 @register("perceptual", "lpips")
 class LpipsVgg(PerceptualNetwork):
     """LPIPS v0.1 with VGG16 (perceptual=lpips), equal to `lpips.LPIPS(net="vgg")` on inputs in [-1, 1].
@@ -80,17 +90,15 @@ class LpipsVgg(PerceptualNetwork):
     DEPTHS = (4, 9, 16, 23, 30)
 
     def __init__(self, *, weights: str = "auto") -> None:
-        from torchvision.models import vgg16
-
         # LPIPS states these for inputs in [-1, 1]; here the image is in [0, 1].
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
         super().__init__(((1 + shift) / 2).tolist(), (scale / 2).tolist())
-        backbone = vgg16(weights=None, init_weights=False)
+        backbone = Vgg16()
         if weights != RANDOM:
-            load_weights(backbone, find_weights(weights, VGG16))
-        convolutions = list(backbone.features)
-        self.slices = nn.ModuleList(nn.Sequential(*convolutions[a:b]) for a, b in pairwise((0, *self.DEPTHS)))
-        heads = torch.load(package_folder("lpips") / "weights/v0.1/vgg.pth", weights_only=True)
+            load_weights(backbone, find_weights(weights, VGG16), ignore=("classifier",))
+        layers = list(backbone.features)
+        self.slices = nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in pairwise((0, *self.DEPTHS)))
+        heads = torch.load(package_folder("lpips") / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True)
         for depth in range(len(self.slices)):
             self.register_buffer(f"head{depth}", heads[f"lin{depth}.model.1.weight"].view(-1, 1, 1), persistent=False)
         self.freeze()

@@ -59,7 +59,7 @@ class Photometric:
 
     def __call__(self, prediction: Prediction, target: Observation) -> Tensor:
         """-> (B,). Gradient flows to the image, none to the mask. A photo in which nothing is rendered gives 0."""
-        mask = prediction.rendering.mask
+        mask = prediction.rendering.mask.detach()
         squared = (prediction.rendering.image - target.image).square() * mask
         return squared.mean(1).sum((1, 2)) / mask.sum((1, 2, 3)).clamp_min(1)
 
@@ -112,7 +112,7 @@ class Perceptual:
 
     def __call__(self, prediction: Prediction, target: Observation) -> Tensor:
         """-> (B,). Gradient flows to the image inside of the mask, none to the mask."""
-        mask, photo = prediction.rendering.mask, target.image
+        mask, photo = prediction.rendering.mask.detach(), target.image
         composite = prediction.rendering.image * mask + photo * (1 - mask)
         self.network.to(composite)
         return self.network.distance(self.network.features(composite), self._features_of(photo))

@@ -119,5 +119,5 @@ def test_fan_loads_a_local_file_in_the_published_layout(tmp_path, fan):
     for a, b in zip(loaded.network.parameters(), fan.network.parameters(), strict=True):
         assert torch.equal(a, b)
     torch.save({"conv1.weight": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match="is not a FAN"):
+    with pytest.raises(WeightsError, match="does not fit FAN"):
         FaceAlignmentNetwork(weights=str(path))
