@@ -25,7 +25,7 @@ from fitdiff.shape_model.anny_population import (
 from fitdiff.shape_model.regions import name_regions
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 2
+VERSION = 4
 """Part of the cached file's name: raise it with every change of what is built."""
 
 MAX_COMPONENTS = 256

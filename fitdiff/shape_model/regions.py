@@ -24,8 +24,8 @@ def name_regions(
         hidden: (V,) bool, not on the skin's chart of MakeHuman's unwrap.
 
     Returns:
-        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth (part of it), lips, skin (the rest), and the four parts of REALY's
-        benchmark: nose, mouth (lips and around), forehead, cheek.
+        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth (part of it), lips, skin (the rest), and the
+        four parts of REALY's benchmark: nose, mouth (lips and around), forehead, cheek.
     """
     eyes = np.isin(labels, (LEFT_EYE, RIGHT_EYE))
     teeth = labels == TEETH
