@@ -57,7 +57,9 @@ def find_weights(weights: str, source: WeightsSource) -> Path:
     if weights != "auto":
         candidates = [Path(weights).expanduser()]
     else:
-        folders = (weights_folder(), Path(torch.hub.get_dir()) / "checkpoints")
+        hub = Path(torch.hub.get_dir())
+        # facenet-pytorch keeps its files one level above torch hub's.
+        folders = (weights_folder(), hub / "checkpoints", hub.parent / "checkpoints")
         candidates = [folder / name for folder in folders for name in source.files]
     for candidate in candidates:
         if candidate.is_file():

@@ -80,7 +80,7 @@ def find_face(photo: Photo, detector: Detector, landmark_detector: LandmarkDetec
     return DetectedFace(photo, detections[0], landmarks, photo.notes + others)
 
 
-def square_crop(face: DetectedFace, size: int, margin: float = 0.3, rise: float = 0.1) -> FaceCrop:
+def square_crop(face: DetectedFace, size: int, margin: float = 0.3, rise: float = 0.15) -> FaceCrop:
     """Cut the square in which a face is fitted.
 
     Args:

@@ -64,7 +64,7 @@ class PerceptualNetwork(FrozenNetwork, ABC):
 
 
 class Vgg16(nn.Module):
-    """Convolutions of torchvision's VGG16, under their names there, without the 124 million weights of its classifier."""
+    """Convolutions of VGG16 under torchvision's names, without the 124 million weights of its classifier."""
 
     def __init__(self) -> None:
         from torchvision.models.vgg import cfgs, make_layers

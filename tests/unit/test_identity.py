@@ -120,6 +120,14 @@ def test_arcface_finds_and_loads_weights_in_the_cache(empty_cache):
     assert torch.equal(ArcFace(depth=50)(crops).embedding, trained(crops).embedding)
 
 
+def test_facenet_finds_what_its_package_downloaded(empty_cache):
+    folder = empty_cache.parent / "torch" / "checkpoints"
+    folder.mkdir(parents=True)
+    trained = facenet()
+    torch.save(trained.network.state_dict(), folder / "20180402-114759-vggface2.pt")
+    assert torch.equal(FaceNet().network.last_linear.weight, trained.network.last_linear.weight)
+
+
 def test_facenet_ignores_the_classifier_of_public_checkpoints(empty_cache):
     trained = facenet()
     state = {**trained.network.state_dict(), "logits.weight": torch.zeros(2, 512), "logits.bias": torch.zeros(2)}
