@@ -2,7 +2,7 @@
 
 Only covered pixels are kept, as one flat list over the batch: a face fills about half of a photo, and everything after
 this step costs in proportion to the list. Lists are channels first, (C, P): on a CPU, sums over three channels are then
-sums of whole rows. Legend: P covered pixels of the whole batch · C channels · N triangles.
+sums of whole rows. Legend: P covered pixels of the whole batch · C channels.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Fragments:
         return torch.stack([x, -y])
 
     def corners(self, faces_F3: Tensor, n_vertices: int) -> Tensor:
-        """(3, P) corners of each pixel's triangle, for `gather_corners`."""
-        return corner_indices(faces_F3[self.triangle], self.pixel // self.size**2, n_vertices)
+        """(3, P) corners of each pixel's triangle, as indices into the flattened (B * V) vertices of the batch."""
+        return faces_F3[self.triangle].t() + self.pixel // self.size**2 * n_vertices
 
     def spread(self, values_BX: Tensor) -> Tensor:
         """Give each pixel the values of its image: (B, ...) -> (..., P). Differentiable.
@@ -68,15 +68,10 @@ class Fragments:
         return self.to_images(torch.ones_like(self.pixel, dtype=like.dtype)[None])
 
 
-def corner_indices(faces_N3: Tensor, image_N: Tensor, n_vertices: int) -> Tensor:
-    """(3, N) corners of triangles as indices into the flattened (B * V) vertices of the batch."""
-    return faces_N3.t() + image_N * n_vertices
-
-
-def gather_corners(attributes_BVC: Tensor, corners_3N: Tensor) -> Tensor:
-    """(C, 3, N) attributes at the corners that `corner_indices` gives. Differentiable."""
-    rows = attributes_BVC.flatten(0, 1).index_select(0, corners_3N.flatten())
-    return rows.t().contiguous().view(rows.shape[1], *corners_3N.shape)
+def gather_corners(attributes_BVC: Tensor, corners_3P: Tensor) -> Tensor:
+    """(C, 3, P) attributes at the corners that `Fragments.corners` gives. Differentiable."""
+    rows = attributes_BVC.flatten(0, 1).index_select(0, corners_3P.flatten())
+    return rows.t().contiguous().view(rows.shape[1], *corners_3P.shape)
 
 
 def barycentrics(corners_33P: Tensor, camera: Camera, fragments: Fragments) -> Tensor:

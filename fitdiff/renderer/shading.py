@@ -14,7 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fitdiff.renderer.interpolation import corner_indices, gather_corners
 from fitdiff.types import SPECULAR_SCALE
 
 
@@ -33,16 +32,17 @@ def vertex_frames(vertices_BV3: Tensor, faces_F3: Tensor, uv_V2: Tensor) -> Tens
         (B, V, 6): unit normal, then unit tangent along +u (not yet orthogonal). Differentiable.
     """
     batch, n_vertices = vertices_BV3.shape[:2]
-    image = torch.arange(batch, device=faces_F3.device).repeat_interleave(len(faces_F3))
-    corners = corner_indices(faces_F3.repeat(batch, 1), image, n_vertices)
-    a, b, c = gather_corners(vertices_BV3, corners).unbind(1)
+    corners = faces_F3.t().flatten()
+    # One row per vertex holds the whole batch, so that the cost of indexing does not grow with it.
+    rows = vertices_BV3.transpose(0, 1).flatten(1)
+    a, b, c = rows.index_select(0, corners).view(3, -1, batch, 3)
     e1, e2 = b - a, c - a
     (du1, dv1), (du2, dv2) = _uv_edges(faces_F3, uv_V2)
     sign = (du1 * dv2 - dv1 * du2).sign()
-    tangent = e1 * (sign * dv2).repeat(batch) - e2 * (sign * dv1).repeat(batch)
-    per_face = torch.cat([torch.linalg.cross(e1, e2, dim=0), tangent]).t()
-    total = per_face.new_zeros(batch * n_vertices, 6).index_add(0, corners.flatten(), per_face.repeat(3, 1))
-    return unit(total.view(batch, n_vertices, 2, 3), -1).flatten(2)
+    tangent = e1 * (sign * dv2)[:, None, None] - e2 * (sign * dv1)[:, None, None]
+    per_face = torch.cat([torch.linalg.cross(e1, e2), tangent], -1).flatten(1)
+    total = per_face.new_zeros(n_vertices, batch * 6).index_add(0, corners, per_face.repeat(3, 1))
+    return unit(total.view(n_vertices, batch, 2, 3), -1).flatten(2).transpose(0, 1)
 
 
 def uv_handedness(faces_F3: Tensor, uv_V2: Tensor) -> Tensor:

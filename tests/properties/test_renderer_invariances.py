@@ -132,6 +132,18 @@ def test_float64_in_float64_out():
     assert (double.image - single.image).abs().quantile(0.99) < 1e-4
 
 
+def test_autocast_and_half_precision_inputs_do_not_blur_the_geometry():
+    vertices, maps, camera, lighting = random_scene(9)
+    renderer = TorchRenderer(TOPOLOGY)
+    expected = renderer(vertices, maps, camera, lighting, SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(renderer(vertices, maps, camera, lighting, SIZE).image, expected.image)
+    coarse = renderer(vertices, maps.map(torch.Tensor.bfloat16), camera, lighting, SIZE)
+    assert coarse.image.dtype == torch.float32
+    assert torch.equal(coarse.mask, expected.mask)
+    assert (coarse.image - expected.image).abs().max() < 0.02
+
+
 def test_surface_describes_what_the_picture_shows():
     # Ambient light alone shows the albedo: the picture must be the encoded albedo image.
     vertices, maps, camera, lighting = random_scene(8)
