@@ -61,18 +61,16 @@ class BranchedVQGAN(nn.Module):
 
     Args:
         resolution: R, side of the maps in texels.
-        channels: width that the multipliers multiply (Table 1: Channels).
-        channel_multipliers: width of each level, from full resolution down (Table 1: Channels mult). One level fewer
-            than its length is the number of halvings: f = 8 for four (Table 1: f).
-        res_blocks: residual blocks per level of the encoder; the decoder has one more (Table 1: Res. Blocks).
-        attention_resolutions: feature-map sides with self-attention after each residual block (Table 1: Attention
-            Res.). The bottleneck has one in any case. At R = 512 no level but the bottleneck has attention, since the
-            levels' sides are 512, 256, 128 and 64.
-        z_channels: of the bottleneck before the codes' projection (Table 1: z channels).
-        embed_dim: length of a code (Table 1: Embed. dim).
-        codebook_size: (Table 1: |Z|).
+        channels: width that the multipliers multiply.
+        channel_multipliers: width of each level, from full resolution down; four levels halve three times (f = 8).
+        res_blocks: residual blocks per level of the encoder; the decoder has one more.
+        attention_resolutions: feature-map sides with self-attention after each residual block. The bottleneck has one
+            in any case. At R = 512 it is the only one, since the levels' sides are 512, 256, 128 and 64.
+        z_channels: of the bottleneck before the codes' projection.
+        embed_dim: length of a code.
+        codebook_size: number of codes.
         stem: "conv" as VQGAN, or "patch" (see the module).
-        commitment: beta of the commitment loss (VQGAN's 0.25).
+        commitment: beta of the commitment loss.
         codebook_decay: of the codebook's moving average.
         scale_floor: least scale that `set_statistics` accepts per branch, in units of the map tensor. Chosen: fine
             noise in nearly constant normals would otherwise weigh as much as the albedo.
@@ -86,15 +84,15 @@ class BranchedVQGAN(nn.Module):
         self,
         resolution: int,
         *,
-        channels: int = 128,
-        channel_multipliers: tuple[int, ...] = (1, 2, 2, 4),
-        res_blocks: int = 2,
-        attention_resolutions: tuple[int, ...] = (32,),
-        z_channels: int = 4,
-        embed_dim: int = 1,
-        codebook_size: int = 16384,
+        channels: int = 128,  # Table 1
+        channel_multipliers: tuple[int, ...] = (1, 2, 2, 4),  # Table 1; f = 8
+        res_blocks: int = 2,  # Table 1
+        attention_resolutions: tuple[int, ...] = (32,),  # Table 1
+        z_channels: int = 4,  # Table 1
+        embed_dim: int = 1,  # Table 1
+        codebook_size: int = 16384,  # Table 1: |Z|
         stem: str = "conv",
-        commitment: float = 0.25,
+        commitment: float = 0.25,  # VQGAN
         codebook_decay: float = 0.99,
         scale_floor: float = 0.05,
         checkpoint_activations: bool = False,
@@ -119,6 +117,7 @@ class BranchedVQGAN(nn.Module):
         self.quantiser = VectorQuantiser(codebook_size, embed_dim, decay=codebook_decay, commitment=commitment)
         self.from_code = nn.Conv2d(embed_dim, z_channels, 1)
         self.decoder = Decoder(resolution, widths, z_channels, **options)
+        self.to(memory_format=torch.channels_last)  # 1.3 times faster on CPUs, and what GPUs' half precision wants
         self.register_buffer("mean", torch.zeros(MAP_CHANNELS, resolution, resolution))
         self.register_buffer("scale", torch.ones(BRANCHES))
 
@@ -141,7 +140,10 @@ class BranchedVQGAN(nn.Module):
         """
         if maps_B9RR.shape[1:] != self.mean.shape:
             raise ValueError(f"maps: got {tuple(maps_B9RR.shape)}, expected (B, *{tuple(self.mean.shape)})")
-        return self.to_code(self.encoder((maps_B9RR - self.mean) / self._channel_scale()))
+        features = self.encoder((maps_B9RR - self.mean) / self._channel_scale())
+        # bfloat16 has fewer values than the codebook has codes.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.to_code(features.to(self.to_code.weight.dtype))
 
     def decode(self, latent_BChw: Tensor) -> Tensor:
         """(B, embed_dim, h, w) continuous latent -> nearest codes -> (B, 9, R, R) map tensor, not clamped.

@@ -139,13 +139,13 @@ class SpadeUNet1d(nn.Module):
     Args:
         length: N, of the latent vector; a multiple of 2^(levels - 1).
         embedding_dim: D, of the identity embedding.
-        channels: width that the multipliers multiply (Table 2: Channels).
-        channel_multipliers: width of each level, fine to coarse (Table 2: Channels mult).
-        depth: residual blocks per level on the way down; one more on the way up (Table 2: Depth).
-        heads: attention heads (Table 2: Heads).
-        head_channels: channels of a head (Table 2: Heads Channels).
-        spade_dim: width of SPADE's hidden layer (Table 2: SPADE dim.).
-        cond_dim: length of the projected condition (Table 2: Cond. Dim).
+        channels: width that the multipliers multiply.
+        channel_multipliers: width of each level, fine to coarse.
+        depth: residual blocks per level on the way down; one more on the way up.
+        heads: attention heads.
+        head_channels: channels of a head.
+        spade_dim: width of SPADE's hidden layer.
+        cond_dim: length of the projected condition.
         attention_downsamplings: factors by which the length is reduced where self-attention is used. Chosen: latent
             diffusion's 2, 4, 8; the bottleneck has one in any case.
         dropout: in the residual blocks.
@@ -159,13 +159,13 @@ class SpadeUNet1d(nn.Module):
         length: int,
         embedding_dim: int,
         *,
-        channels: int = 192,
-        channel_multipliers: tuple[int, ...] = (1, 2, 4, 8),
-        depth: int = 2,
-        heads: int = 4,
-        head_channels: int = 32,
-        spade_dim: int = 128,
-        cond_dim: int = 1048,
+        channels: int = 192,  # Table 2
+        channel_multipliers: tuple[int, ...] = (1, 2, 4, 8),  # Table 2
+        depth: int = 2,  # Table 2
+        heads: int = 4,  # Table 2
+        head_channels: int = 32,  # Table 2
+        spade_dim: int = 128,  # Table 2
+        cond_dim: int = 1048,  # Table 2
         attention_downsamplings: tuple[int, ...] = (2, 4, 8),
         dropout: float = 0.0,
     ):
@@ -265,7 +265,8 @@ class SpadeUNet1d(nn.Module):
             drop_B: see `condition`.
 
         Returns:
-            (B, length) noise. Differentiable in the latent and the condition.
+            (B, length) noise in the latent's precision, under autocast too. Differentiable in the latent and the
+            condition.
 
         Raises:
             ValueError: the latent is not (B, length).
@@ -291,7 +292,9 @@ class SpadeUNet1d(nn.Module):
                     h = layer(torch.cat([h, skips.pop()], 1), time, next(modulations[level]))
                 else:
                     h = layer(h)
-        return self.out(h)[:, 0]
+        # An error of the noise is multiplied by up to 80 in z_0: bfloat16 is too coarse for the last layer.
+        with torch.autocast(h.device.type, enabled=False):
+            return self.out(h.to(z_t_BN.dtype))[:, 0]
 
 
 def _groups(channels: int) -> int:

@@ -130,6 +130,17 @@ def test_batch_equals_its_items():
     assert torch.equal(batch.codes, torch.cat([item.codes for item in items]))
 
 
+def test_latent_and_codes_keep_full_precision_under_autocast():
+    network = small().eval()
+    x = torch.randn(2, 9, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(x)
+    full = network(x)
+    assert output.latent.dtype == output.reconstruction.dtype == torch.float32
+    torch.testing.assert_close(output.latent, full.latent, rtol=0, atol=0.05)
+    torch.testing.assert_close(network.quantiser(output.latent).codes, output.codes)
+
+
 def test_checkpointed_activations_give_the_same_gradients():
     gradients = []
     for checkpoint in (False, True):

@@ -108,6 +108,18 @@ def test_gradients_reach_the_latent_the_embedding_and_every_parameter():
     assert [name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
 
 
+def test_noise_keeps_the_latents_precision():
+    network, (z, t, embedding) = small(), inputs()
+    full = network(z, t, embedding)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(z, t, embedding)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, full, rtol=0, atol=0.05 * full.abs().max().item())
+    double = network.double()(z.double(), t, embedding.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), full, rtol=1e-4, atol=1e-4)
+
+
 def test_learns_one_batch():
     torch.manual_seed(0)
     network, schedule = SpadeUNet1d(LENGTH, DIM, **SMALL, cond_dim=12), ScaledLinear()
