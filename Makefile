@@ -40,8 +40,15 @@ laptop: $(STAMP)
 	$(BIN)/python train.py model=fitdiff
 	$(BIN)/python -m experiments.laptop.table
 
+# One optimisation step of each network of scale=paper at batch 1, all loss terms, recognition network with random
+# weights (the real ones need a download). About 20 minutes and 20 GB on 2 cores.
 paper-step: $(STAMP)
-	$(BIN)/python -m experiments.paper_step
+	$(BIN)/python train.py scale=paper name=paper-step tracker=none identity.weights=random \
+	  perceptual=efficientnet_lite0 renderer=torch data.n=2 data.held_out=1 data.shard_size=1 \
+	  autoencoder.checkpoint_activations=true \
+	  stage.autoencoder.batch_size=1 stage.autoencoder.epochs=null stage.autoencoder.steps=1 \
+	  stage.autoencoder.discriminator_start=0 stage.autoencoder.preview_samples=1 \
+	  stage.diffusion.batch_size=1 stage.diffusion.epochs=null stage.diffusion.steps=1 stage.diffusion.preview_samples=1
 
 clean:
 	rm -rf $(VENV)

@@ -33,6 +33,7 @@ class AutoencoderStage:
     Args:
         batch_size: Table 1. learning_rate: VQGAN's 4.5e-6 times Table 1's batch size of 16.
         epochs: not in the supplement; chosen. Give `steps` instead for a short run.
+        map_weights: of the L1 of diffuse, specular and normals, each in units of its own deviation.
         perceptual_weight, adversarial_weight: VQGAN's 1 and 0.8; 0 switches a term off.
         discriminator_start: the adversarial warm-up in steps. discriminator_channels: width of the PatchGAN.
     """
@@ -54,6 +55,7 @@ class AutoencoderStage:
         steps: int | None = None,
         warmup_steps: int = 500,
         decay: str = "constant",
+        map_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
         perceptual_weight: float = 1.0,
         adversarial_weight: float = 0.8,
         discriminator_start: int = 30_000,
@@ -71,7 +73,8 @@ class AutoencoderStage:
         self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": self.discriminator}
         mean, std = _statistics(train)
         autoencoder.set_statistics(mean, std)
-        self.std = std.clamp_min(autoencoder.scale_floor).repeat_interleave(3)[:, None, None]
+        weight = torch.tensor(list(map_weights)) / std.clamp_min(autoencoder.scale_floor)
+        self.l1_weight = weight.repeat_interleave(3)[:, None, None]
 
     def optimisers(self) -> dict[str, Optimizer]:
         """Adam with VQGAN's betas (0.5, 0.9) for both players."""
@@ -93,7 +96,7 @@ class AutoencoderStage:
         maps = dequantise(batch["maps"])
         output = self.modules["autoencoder"](maps)
         terms = {
-            "loss_l1": ((output.reconstruction - maps).abs() / self.std.to(maps.device)).mean(),
+            "loss_l1": ((output.reconstruction - maps).abs() * self.l1_weight.to(maps.device)).mean(),
             "loss_commitment": output.commitment_loss,
         }
         if self.perceptual_weight:

@@ -43,9 +43,10 @@ class Pipeline:
         self.console = Console(stderr=True)
         torch.manual_seed(config.seed)
         self.trainer: Trainer = build(config.trainer, "trainer")
-        self.model = FitDiff({"resolution": config.resolution, **select(config, *COMPONENTS, *DEFAULTS)})
-        self.model.to(self.trainer.accelerator.device)
         fingerprint = config_hash(*(config[key] for key in ("shape_model", "identity", "renderer")))
+        nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
+        self.model = FitDiff({"resolution": config.resolution, "fingerprint": fingerprint, **nodes})
+        self.model.to(self.trainer.accelerator.device)
         self.data = build(
             config.data,
             "data",
@@ -55,7 +56,8 @@ class Pipeline:
             resolution=config.resolution,
             fingerprint=fingerprint,
         )
-        self.data_hash = config_hash(fingerprint, {k: v for k, v in plain(config.data).items() if k != "workers"})
+        where = ("workers", "cache")  # of the data, not what they are
+        self.data_hash = config_hash(fingerprint, {k: v for k, v in plain(config.data).items() if k not in where})
 
     def run(self) -> Path:
         """Run what is missing; returns the run's folder."""

@@ -1,0 +1,41 @@
+"""Tests run on the CPU, offline, on one thread a worker (two workers on two cores would otherwise fight)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+
+TINY = [
+    "name=tiny", "data.n=20", "data.held_out=10", "data.shard_size=10", "data.workers=1",
+    "stage.autoencoder.steps=12", "stage.autoencoder.batch_size=4", "stage.autoencoder.discriminator_start=8",
+    "stage.diffusion.steps=8", "stage.diffusion.batch_size=4", "stage.diffusion.render_every=4",
+    "stage.diffusion.render_samples=2", "trainer.checkpoint_every=4", "trainer.preview_every=100",
+    "trainer.log_every=4", "trainer.cpu=true",
+]  # fmt: skip
+"""Overrides of a training run that takes seconds: everything real, nothing learned."""
+
+
+def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run an entry point as a user does, from the repository's root."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """Run folder of a tiny training of all stages, with its people in a cache of its own beside it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run("train.py", *TINY, f"outputs={folder}", f"data.cache={folder}/cache")
+    return folder / "tiny"
