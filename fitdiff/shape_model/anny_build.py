@@ -25,10 +25,9 @@ from fitdiff.shape_model.anny_population import (
 from fitdiff.shape_model.regions import name_regions
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 4
+VERSION = 6
 """Part of the cached file's name: raise it with every change of what is built."""
 
-MAX_COMPONENTS = 256
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)
 """mm from the point between the eyes."""
 UNWRAP_POSE = {"jawOpen": 0.35, "eyeWideLeft": 0.5, "eyeWideRight": 0.5}
@@ -95,7 +94,7 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
         "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
     }
     tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()}
-    regions = name_regions(mean, mean[mesh.landmarks], base_uv, mesh.labels, hidden)
+    regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden)
     tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
     whiten = basis.reshape(len(basis), -1) / std[:, None]
     exact = {
@@ -168,7 +167,7 @@ def _principal_components(coefficients: np.ndarray, fields: np.ndarray) -> tuple
     orthonormal, triangular = np.linalg.qr(fields.reshape(len(fields), -1).T)
     reduced = (coefficients - coefficients.mean(0)) @ triangular.T
     variance, vectors = np.linalg.eigh(reduced.T @ reduced / (len(reduced) - 1))
-    n = min(MAX_COMPONENTS, len(reduced) - 1, int((variance > 1e-10 * variance[-1]).sum()))
+    n = int((variance > 1e-10 * variance[-1]).sum())
     components = (orthonormal @ vectors[:, ::-1][:, :n]).T
     # An eigenvector's sign is arbitrary: make its largest entry positive.
     largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], 1)

@@ -150,8 +150,8 @@ def cache_folder() -> Path:
 
 
 def _topology(fixed: dict[str, Tensor], regions: dict[str, Tensor]) -> Topology:
-    corners = fixed["landmarks"][:, None].repeat(1, 3)
-    weights = torch.tensor([1.0, 0.0, 0.0]).repeat(len(corners), 1)
+    corners = fixed["landmarks"][:, [0, 1, 1]]
+    weights = torch.tensor([0.5, 0.5, 0.0]).repeat(len(corners), 1)
     return Topology(fixed["faces"], fixed["uv"], corners, weights, regions)
 
 

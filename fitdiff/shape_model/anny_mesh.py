@@ -49,13 +49,19 @@ passes the hairline, the front of the ears, the jaw angle and the throat, 25 mm 
 CLIP_MARGIN = 25.0
 
 LANDMARKS = (
-    5402, 5185, 5180, 5206, 5208, 5227, 891, 5221, 5225, 11831, 7593, 11836, 11819, 11817, 11792, 11797, 12001,
+    5402, 5185, 5180, 5206, 735, 5298, 917, 5221, 5225, 11831, 7619, 11903, 7455, 11817, 11792, 11797, 12001,
     255, 224, 222, 223, 228, 7001, 6997, 6996, 6998, 7024, 132, 131, 164, 294, 344, 313, 317, 7076, 7105,
-    6759, 4, 56, 63, 6772, 1068, 6847, 6840, 6788, 13355, 7760, 13368,
+    6759, 0, 54, 63, 6772, 1068, 6847, 6838, 6784, 13355, 7760, 13368,
     3733, 5351, 460, 466, 7219, 11953, 10401, 7239, 7241, 492, 486, 484,
     438, 462, 468, 7221, 7198, 7264, 540, 517,
 )  # fmt: skip
-"""MakeHuman vertices of the iBUG 68 landmarks, found with dlib's detector on renders of the mean head."""
+"""MakeHuman vertices of the iBUG 68 landmarks, where dlib's detector sees them on renders of 80 people."""
+
+LANDMARK_PARTNERS = {
+    1: 5186, 3: 910, 7: 5293, 9: 11899, 13: 7612, 15: 11798, 18: 232, 20: 233,
+    23: 7006, 25: 7005, 28: 135, 50: 450, 52: 7210, 55: 7166, 59: 406,
+}  # fmt: skip
+"""Landmarks that lie halfway between their vertex and this one."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class FaceMesh:
         operator: (V, N) sparse, makes the face's vertices from MakeHuman's.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE, TEETH or MOUTH; on a common margin the first of these.
-        landmarks: (68,) int64 vertex ids.
+        landmarks: (68, 2) int64 vertices between which each landmark lies halfway, often twice the same.
     """
 
     operator: sparse.csr_matrix
@@ -94,13 +100,20 @@ def build_face_mesh(base: BaseMesh, mean: np.ndarray, subdivisions: int) -> Face
     # A vertex that the clip left alone has a single weight of one.
     origin = np.where(np.diff(cut.indptr) == 1, cut.indices[cut.indptr[:-1]], -1)
     # Refinement keeps the old vertices in front, and those are sorted by their id in MakeHuman's body.
-    landmarks = np.searchsorted(np.unique(skin), LANDMARKS)
+    partners = [LANDMARK_PARTNERS.get(i, vertex) for i, vertex in enumerate(LANDMARKS)]
+    landmarks = np.searchsorted(np.unique(skin), np.stack([LANDMARKS, partners], 1))
     return FaceMesh(
         operator=(cut @ mesh.operator).tocsr(),
         faces=faces,
         labels=np.where(origin >= 0, labels[origin], SKIN),
-        landmarks=np.array([np.flatnonzero(origin == vertex)[0] for vertex in landmarks]),
+        landmarks=_find(landmarks, origin),
     )
+
+
+def _find(wanted: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Positions in `values` of the wanted ones, which occur once each."""
+    order = np.argsort(values)
+    return order[np.searchsorted(values, wanted, sorter=order)]
 
 
 def eye_midpoint(base: BaseMesh, vertices: np.ndarray) -> np.ndarray:
