@@ -1,6 +1,7 @@
 """The mean face unrolled on its UV square: where on the head each texel lies, so that skin can be drawn in millimetres.
 
-Legend of shape suffixes: R map side · K points. Texel row r, column c has its centre at UV ((c+.5)/R, (r+.5)/R), v down.
+Legend of shape suffixes: R map side · K points.
+Texel row r, column c has its centre at UV ((c+.5)/R, (r+.5)/R), v down.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class UvAtlas(TensorRecord):
             raise ValueError(f"no texel of {size}x{size} is covered: expected UVs in [0, 1], got {_range(uv)}")
         corners = mean_V3[topology.faces[triangle.clamp_min(0)]]
         position = fill_uncovered((corners * weights[..., None]).sum(2).movedim(-1, 0), mask)
-        frame = tangent_frame(position)
+        frame = tangent_frame(position, triangle >= 0)
         if size == CHART_SIZE:
             chart = _separable_chart(frame, mask, _landmark_uv(topology))
         else:
@@ -96,35 +97,17 @@ class UvAtlas(TensorRecord):
 
     def chart_at(self, axis: int, coordinate: Tensor) -> Tensor:
         """Chart position in mm of a UV coordinate in [0, 1]: axis 0 for u, 1 for v. Any shape."""
-        x = coordinate.clamp(0, 1) * CHART_SIZE
-        i = x.long().clamp_max(CHART_SIZE - 1)
-        return torch.lerp(self.chart[axis][i], self.chart[axis][i + 1], x - i)
+        return _interpolate(self.chart[axis], coordinate)
 
-    def chart_samples(self, axis: int, n: int) -> Tensor:
-        """(R, n) chart positions of n points spread evenly over each texel along an axis."""
-        x = (torch.arange(self.size * n, device=self.chart.device) + 0.5) / (self.size * n)
-        return self.chart_at(axis, x.to(self.chart)).view(self.size, n)
+    def chart_centres(self, axis: int) -> Tensor:
+        """(R,) chart positions of the texels' centres along an axis."""
+        x = (torch.arange(self.size, device=self.chart.device) + 0.5) / self.size
+        return self.chart_at(axis, x.to(self.chart))
 
     def chart_edges(self, axis: int) -> Tensor:
         """(R + 1,) chart positions of the texels' edges along an axis."""
         x = torch.arange(self.size + 1, device=self.chart.device) / self.size
         return self.chart_at(axis, x.to(self.chart))
-
-    def slopes(self, height_B1RR: Tensor) -> Tensor:
-        """Gradient of a height map along the surface, dh/dx to the right (+u) and dh/dy up (-v).
-
-        With (a, b, c) the atlas' `frame`: h_column = a g_x, h_row = b g_x - c g_y, solved for g. Differentiable.
-
-        Args:
-            height_B1RR: (B, 1, R, R) mm, outwards positive.
-
-        Returns:
-            (B, 2, R, R), dimensionless.
-        """
-        a, b, c = self.frame
-        column, row = central_differences(height_B1RR)
-        g_x = column / a
-        return torch.cat([g_x, (b * g_x - row) / c], 1)
 
 
 def _landmark_uv(topology: Topology) -> Tensor:
@@ -139,18 +122,39 @@ def _separable_chart(frame_3RR: Tensor, mask_RR: Tensor, landmark_uv: Tensor) ->
         mean = (step.log() * weight).sum(along) / weight.sum(along)  # geometric: pits and folds are outliers
         axes.append(sign * nnf.pad(mean.exp().cumsum(0), (1, 0)))
     chart = torch.stack(axes)
-    knots = torch.arange(CHART_SIZE + 1).to(chart) / CHART_SIZE
-    origin = landmark_uv[27:31, 0].mean(), landmark_uv[36:48, 1].mean()
-    for axis, zero in enumerate(origin):
-        nearest = (knots - zero).abs().argmin()
-        slope = (chart[axis, 1:] - chart[axis, :-1])[nearest.clamp_max(CHART_SIZE - 1)] * CHART_SIZE
-        chart[axis] -= chart[axis, nearest] + slope * (zero - knots[nearest])
+    for axis, origin in enumerate((landmark_uv[27:31, 0].mean(), landmark_uv[36:48, 1].mean())):
+        chart[axis] -= _interpolate(chart[axis], origin)
     return chart
+
+
+def _interpolate(knots: Tensor, place: Tensor) -> Tensor:
+    """Piecewise linear function with equally spaced values over [0, 1]. `place` of any shape."""
+    x = place.clamp(0, 1) * (len(knots) - 1)
+    i = x.long().clamp_max(len(knots) - 2)
+    return torch.lerp(knots[i], knots[i + 1], (x - i).to(knots))
+
+
+def slopes(height_B1RR: Tensor, frame_3RR: Tensor) -> Tensor:
+    """Gradient of a height map along the surface, dh/dx to the right (+u) and dh/dy up (-v).
+
+    With (a, b, c) the atlas' `frame`: h_column = a g_x, h_row = b g_x - c g_y, solved for g. Differentiable.
+
+    Args:
+        height_B1RR: (B, 1, R, R) mm, outwards positive. frame_3RR: `UvAtlas.frame`.
+
+    Returns:
+        (B, 2, R, R), dimensionless.
+    """
+    a, b, c = frame_3RR
+    column, row = central_differences(height_B1RR)
+    g_x = column / a
+    return torch.cat([g_x, (b * g_x - row) / c], 1)
 
 
 def slopes_to_normals(slopes_B2RR: Tensor) -> Tensor:
     """Tangent-space normals of the height field h with gradient g: n = (-g_x, -g_y, 1) / |.|; (B, 3, R, R)."""
-    return nnf.normalize(torch.cat([-slopes_B2RR, torch.ones_like(slopes_B2RR[:, :1])], 1), dim=1)
+    inverse_length = (1 + slopes_B2RR.square().sum(1, keepdim=True)).rsqrt()
+    return torch.cat([-slopes_B2RR * inverse_length, inverse_length], 1)
 
 
 def central_differences(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,11 +163,11 @@ def central_differences(values: Tensor) -> tuple[Tensor, Tensor]:
     return column, row
 
 
-def tangent_frame(position_3RR: Tensor) -> Tensor:
+def tangent_frame(position_3RR: Tensor, mask_RR: Tensor) -> Tensor:
     """The (a, b, c) of `UvAtlas.frame` by central differences of positions; (3, R, R) mm per texel.
 
-    Folded or collapsed texels (the corners of eyes and mouth, the fill) would make infinite slopes: a and c are kept
-    above a fifth of their median.
+    Outside the mesh it is extrapolated from the inside. Folded or collapsed texels (the corners of eyes and mouth)
+    would make infinite slopes: a and c are kept above a fifth of their median.
     """
     column, row = central_differences(position_3RR)
     a = column.norm(dim=0)
@@ -171,7 +175,8 @@ def tangent_frame(position_3RR: Tensor) -> Tensor:
     b = (row * tangent).sum(0)
     c = (row - b * tangent).norm(dim=0)
     a, c = (x.clamp_min(0.2 * x.median()) for x in (a, c))
-    return torch.stack([a, b, c])
+    inner = nnf.max_pool2d(nnf.pad((~mask_RR).float()[None], (1, 1, 1, 1)), 3, 1)[0] == 0
+    return fill_uncovered(torch.stack([a, b, c]), inner)
 
 
 def rasterise_uv(uv_V2: Tensor, faces_F3: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fitdiff.types import TensorRecord
+
 
 @dataclass
 class Canvas:
@@ -23,16 +25,18 @@ class Canvas:
     gloss: Tensor
     height: Tensor
 
-    def cover(self, patch: Tensor, coverage_BP: Tensor, colour: Tensor, gloss: float | Tensor | None = None) -> None:
+    def cover(
+        self, patch: Tensor | slice, coverage_BP: Tensor, colour: Tensor, gloss: float | Tensor | None = None
+    ) -> None:
         """Lay an opaque colour over part of each texel of a patch.
 
         Args:
-            patch: (P,) texels. coverage_BP: share of the texel in [0, 1]. colour: (B, 3) or (B, 3, P) linear.
-            gloss: of the layer; None keeps what is below.
+            patch: (P,) texels, or the slice of all. coverage_BP: share of the texel in [0, 1].
+            colour: (B, 3) or (B, 3, P) linear. gloss: of the layer; None keeps what is below.
         """
         colour = colour[..., None] if colour.dim() == 2 else colour
         below = self.diffuse[:, :, patch]
-        self.diffuse[:, :, patch] = below + coverage_BP[:, None] * (colour - below)
+        self.diffuse[:, :, patch] = torch.lerp(below, colour.expand_as(below), coverage_BP[:, None])
         if gloss is not None:
             below = self.gloss[:, patch]
             self.gloss[:, patch] = below + coverage_BP * (gloss - below)
@@ -45,3 +49,8 @@ class Canvas:
 def soft_step(distance: Tensor, width: Tensor | float) -> Tensor:
     """0 to 1 as `distance` passes zero, over about four times `width` (logistic)."""
     return torch.sigmoid(distance / width)
+
+
+def columns(record: TensorRecord) -> dict[str, Tensor]:
+    """The (B,) traits of a record as (B, 1), to be combined with the (P,) texels of a patch."""
+    return {name: value[:, None] for name, value in vars(record).items() if value.dim() == 1}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas
-from fitdiff.data.skin_canvas import Canvas, soft_step
+from fitdiff.data.skin_canvas import Canvas, columns, soft_step
 from fitdiff.data.skin_geometry import FaceGeometry, signed_distance
-from fitdiff.data.skin_random import Draws, PatchNoise
+from fitdiff.data.skin_noise import PatchNoise
+from fitdiff.data.skin_random import Draws
 from fitdiff.types import TensorRecord
 
 IRIS_COLOURS = (
@@ -27,7 +28,7 @@ IRIS_COLOURS = (
 )
 """Linear; from no melanin in the iris to most."""
 
-SCLERA = (0.62, 0.585, 0.55)
+SCLERA = (0.50, 0.465, 0.43)
 CARUNCLE = (0.52, 0.24, 0.20)
 LASH = (0.012, 0.010, 0.009)
 
@@ -155,7 +156,7 @@ class EyePainter(nn.Module):
         self._paint_lashes(canvas, eyes)
 
     def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
-        e = _columns(eyes)
+        e = columns(eyes)
         soft = (0.15**2 + (0.45 * self.texel).square()).sqrt()
         disc = soft_step(e["radius"] - self.radius, soft)
         share = (self.radius / e["radius"]).clamp(0, 1)
@@ -169,12 +170,12 @@ class EyePainter(nn.Module):
         )
         sclera = sclera * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
         ball = torch.lerp(sclera, iris, disc[:, None])
-        lid_shade = 1 - (0.50 * self.upper + 0.16) * torch.exp(self.outside.clamp_max(0) / 1.7)
+        lid_shade = 1 - (0.58 * self.upper + 0.20) * torch.exp(self.outside.clamp_max(0) / 1.7)
         inside = soft_step(-self.outside, (0.12**2 + (0.4 * self.texel).square()).sqrt()).expand(len(disc), -1)
         canvas.cover(self.patch, inside, ball * lid_shade, 0.75)
 
     def _paint_lids(self, canvas: Canvas, eyes: Eyes) -> None:
-        e = _columns(eyes)
+        e = columns(eyes)
         above = self.outside.clamp_min(0)
         lid = self.upper * soft_step(e["crease_height"] - above, 0.9)
         hollow = self.upper * torch.exp(
@@ -198,7 +199,7 @@ class EyePainter(nn.Module):
         canvas.cover(self.patch, (e["shadow_opacity"] * spread).clamp(0, 0.9), eyes.shadow)
 
     def _paint_lashes(self, canvas: Canvas, eyes: Eyes) -> None:
-        e = _columns(eyes)
+        e = columns(eyes)
         blur = 0.25 * self.texel
         not_inner = 1 - 0.8 * self.inner
         width = (e["lash_width"].square() + blur.square()).sqrt()
@@ -232,11 +233,6 @@ class EyePainter(nn.Module):
         )
         dark = 1 - (1 - upper) * (1 - lower) * (1 - liner * 0.9) * (1 - 0.85 * wing)
         canvas.cover(self.patch, (dark * not_inner).clamp(0, 0.97), canvas.diffuse.new_tensor([LASH]), 0.2)
-
-
-def _columns(record: TensorRecord) -> dict[str, Tensor]:
-    """The (B,) traits of a record as (B, 1)."""
-    return {name: value[:, None] for name, value in vars(record).items() if value.dim() == 1}
 
 
 def fit_sphere(points_P3: Tensor) -> tuple[Tensor, Tensor]:

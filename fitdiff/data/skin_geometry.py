@@ -7,6 +7,8 @@ Legend of shape suffixes: R map side · N = R * R texels · P texels of a patch 
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ class FaceGeometry:
 
     def __init__(self, atlas: UvAtlas) -> None:
         self.size = atlas.size
-        across, down = (atlas.chart_samples(axis, 1)[:, 0] for axis in (0, 1))
+        across, down = (atlas.chart_centres(axis) for axis in (0, 1))
         self.signed = across.expand(self.size, -1).flatten()
         self.up = down[:, None].expand(-1, self.size).flatten()
         self.side = self.signed.abs()
@@ -70,7 +72,7 @@ def nearest_on_polyline(points_PD: Tensor, polyline_MD: Tensor) -> tuple[Tensor,
     distance = torch.full_like(points_PD[:, 0], float("inf"))
     along = torch.zeros_like(distance)
     passed = 0.0
-    for start, end in zip(polyline_MD[:-1], polyline_MD[1:], strict=True):
+    for start, end in itertools.pairwise(polyline_MD):
         step = end - start
         length = step.norm()
         share = ((points_PD - start) @ step / length.square()).clamp(0, 1)
@@ -89,10 +91,10 @@ def height_above(side_P: Tensor, up_P: Tensor, curve_M2: Tensor) -> Tensor:
     return up_P - (y[i - 1] + slope * (side_P - x[i - 1]))
 
 
-def signed_distance(atlas: UvAtlas, region: str, reach: float = 25.0) -> Tensor:
+def signed_distance(atlas: UvAtlas, region: str, *, whole: bool = False, reach: float = 25.0) -> Tensor:
     """(N,) distance in mm through space to the rim of a region of the mesh, negative inside, cut off at `reach`.
 
-    The region is the triangles with at least one of its vertices.
+    The region is the triangles with at least one of its vertices, or `whole` ones with all three.
 
     Raises:
         ValueError: the topology has no such region.
@@ -100,7 +102,8 @@ def signed_distance(atlas: UvAtlas, region: str, reach: float = 25.0) -> Tensor:
     topology = atlas.topology
     if region not in topology.regions:
         raise ValueError(f"skin needs the region {region!r} of the topology, which has {sorted(topology.regions)}")
-    inside = topology.regions[region][topology.faces].any(1)
+    corners = topology.regions[region][topology.faces]
+    inside = corners.all(1) if whole else corners.any(1)
     sides = topology.faces[inside][:, [0, 1, 1, 2, 2, 0]].view(-1, 2).sort(1).values
     edges, count = sides.unique(dim=0, return_counts=True)
     rim = atlas.mean[edges[count == 1]]

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fitdiff.data.skin_canvas import columns
 from fitdiff.data.skin_geometry import FaceGeometry, height_above, nearest_on_polyline, smooth_curve
-from fitdiff.data.skin_random import Draws, PatchNoise
+from fitdiff.data.skin_noise import PatchNoise
+from fitdiff.data.skin_random import Draws
 from fitdiff.types import TensorRecord
 
 WHITE_BLOND = (0.62, 0.50, 0.34)
 EUMELANIN = (3.9, 4.1, 3.9)
 PHEOMELANIN = (0.10, 0.60, 1.35)
-GREY = (0.42, 0.41, 0.39)
+GREY = (0.42, 0.375, 0.32)
 
 
 def hair_colour(eumelanin_B: Tensor, pheomelanin_B: Tensor, grey_B: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ class Hairline(TensorRecord):
         colour: (B, 3) linear. opacity: (B,) 0 bald to 1.
         height: (B,) mm above the brows at the middle. corners: (B,) mm that the hair recedes at the temples.
         peak: (B,) mm of widow's peak. side: (B,) mm that the hair comes forward (+) at the sides.
-        softness: (B,) mm.
+        softness: (B,) mm. bottom: (B,) mm above the eyes, where hair beside the face ends.
     """
 
     colour: Tensor
@@ -76,6 +78,7 @@ class Hairline(TensorRecord):
     peak: Tensor
     side: Tensor
     softness: Tensor
+    bottom: Tensor
 
 
 ZONES = ("moustache", "soul_patch", "chin", "circle", "jaw", "cheek", "sideburn")
@@ -117,18 +120,19 @@ def sample_hair(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
         start=draws.normal(0.04 - 0.04 * male, 0.05),
         end=draws.normal(0.93, 0.06),
         softness=draws.uniform(0.5, 1.1) - 0.2 * made_up,
-        hairiness=draws.uniform(0.35, 0.8) * (1 - 0.4 * made_up),
+        hairiness=draws.uniform(0.2, 0.45) * (1 - 0.4 * made_up),
     )
     beard = _sample_beard(draws, eumelanin, pheomelanin, greying, male, age)
     balding = male * torch.sigmoid((age - 0.55 + draws.normal(std=0.3)) / 0.12)
     hairline = Hairline(
         colour=hair_colour(eumelanin.clamp(0.05, 1.1), pheomelanin, head_grey),
-        opacity=(draws.uniform(0.55, 1.0) * (1 - balding * draws.uniform(0.3, 1.0))).clamp(0, 1),
+        opacity=((0.78 + 0.4 * draws.uniform()).clamp_max(1) * (1 - balding * draws.uniform(0.3, 1.0))).clamp(0, 1),
         height=draws.normal(47.0, 5.0) + 12 * balding,
         corners=(draws.normal(3.0, 3.0) + 5 * male + 14 * balding).clamp_min(-2),
         peak=draws.normal(1.0, 2.0).clamp_min(0),
         side=draws.normal(1.0, 3.5),
         softness=draws.uniform(1.5, 4.0),
+        bottom=torch.where(draws.uniform() < 0.12 + 0.75 * (1 - male), -300.0, draws.normal(-14.0, 9.0)),
     )
     return Hair(brows, beard, hairline)
 
@@ -166,9 +170,9 @@ class BrowPainter(nn.Module):
         # Hairs rise steeply at the inner end and lie along the brow at its tail: level sets of `strand` are hairs.
         lean = torch.deg2rad(65 - 50 * self.along.clamp(0, 1))
         self.register_buffer("strand", self.above * lean.cos() - self._run_of_hairs(), persistent=False)
-        other_side = 150.0 * (geometry.signed[patch] < 0)
+        other_side = 66.0 * (geometry.signed[patch] < 0)
         place = torch.stack([self.strand + other_side, self.along * self.length], 1)
-        self.hairs = PatchNoise(place, ((-90, 210), (-20, 80)), (0.45, 3.0), self.texel)
+        self.hairs = PatchNoise(place, ((-60, 72), (-8, 60)), (0.3, 2.2), self.texel)
 
     def _run_of_hairs(self) -> Tensor:
         """Integral of sin(lean) along the brow, mm."""
@@ -181,7 +185,7 @@ class BrowPainter(nn.Module):
 
     def forward(self, brows: Brows, hairs_BP: Tensor) -> Tensor:
         """(B, P) coverage in [0, 1] on the patch; `hairs_BP` is unit-variance noise stretched along the hairs."""
-        b = {name: getattr(brows, name)[:, None] for name in vars(brows)}
+        b = columns(brows)
         t = (self.along - b["start"]) / (b["end"] - b["start"])
         peak = torch.exp(-0.5 * ((t - 0.68) / 0.24).square())
         above = self.above - b["lift"] - b["arch"] * (peak - 0.35) - b["tilt"] * (self.along - 0.5)
@@ -193,7 +197,7 @@ class BrowPainter(nn.Module):
         lower_edge = torch.sigmoid((half + above) / (soft * 0.55))
         ends = torch.sigmoid((t - 0.015) * self.length / (1.6 * soft + 0.8)) * torch.sigmoid((1 - t) * self.length / 2)
         density = b["opacity"] * upper_edge * lower_edge * ends
-        texture = 1 + b["hairiness"] * hairs_BP
+        texture = 1 + b["hairiness"] * torch.tanh(hairs_BP)
         return (density * texture).clamp(0, 1)
 
 
@@ -213,7 +217,7 @@ class BeardPainter(nn.Module):
         for zone, amount in zip(self.zones_ZP, beard.zones.unbind(1), strict=True):
             bare = bare * (1 - amount[:, None] * zone)
         density = 1 - bare
-        rough = 1 + 0.22 * patchiness_BN[:, self.patch] + 0.28 * hairs_BN[:, self.patch]
+        rough = 1 + 0.10 * patchiness_BN[:, self.patch] + 0.22 * hairs_BN[:, self.patch]
         return (density * rough).clamp(0, 1)
 
 
@@ -261,13 +265,14 @@ class HairlinePainter(nn.Module):
         super().__init__()
         brow = geometry.at(23, 24, 25)
         self.register_buffer("above", geometry.up - brow[1], persistent=False)
+        self.register_buffer("up", geometry.up, persistent=False)
         self.register_buffer("side", geometry.side, persistent=False)
         self.register_buffer("texel", geometry.texel, persistent=False)
         self.temple = geometry.at(26)[0].item()
 
     def forward(self, hairline: Hairline, wobble_BN: Tensor, strands_BN: Tensor) -> Tensor:
         """(B, N) coverage in [0, 1]."""
-        h = {name: getattr(hairline, name)[:, None] for name in vars(hairline)}
+        h = columns(hairline)
         corner = torch.exp(-0.5 * ((self.side - 0.72 * self.temple) / 13).square())
         peak = torch.exp(-0.5 * (self.side / 9).square())
         fall = 0.028 * (self.side - 0.45 * self.temple - h["corners"]).clamp_min(0).square()
@@ -280,4 +285,4 @@ class HairlinePainter(nn.Module):
         )
         inside = self.above - edge + 1.8 * wobble_BN + 0.8 * h["softness"] * strands_BN
         soft = (h["softness"].square() + 0.1 * self.texel.square()).sqrt()
-        return h["opacity"] * torch.sigmoid(inside / soft)
+        return h["opacity"] * torch.sigmoid(inside / soft) * torch.sigmoid((self.up - h["bottom"]) / 4)

@@ -25,6 +25,8 @@ LIPSTICKS = (
     (0.42, 0.20, 0.15),  # nude
     (0.20, 0.07, 0.05),  # brown
 )
+TEETH = ((0.62, 0.58, 0.51), (0.50, 0.42, 0.28))
+"""White to yellow, linear."""
 MOUTH = (0.09, 0.025, 0.022)
 
 
@@ -36,7 +38,7 @@ class Lips(TensorRecord):
         pigments: (B, 3) what the lips have over the skin in melanin (relative to the person's own), blood, carotene.
         lower: share of the lower lip that is pinker. rim: mm that the red is wider (+) than the mean; softness: mm.
         border: paler skin round the lips. lines: mm depth of the upright lines. gloss: specular albedo.
-        stick: (B, 3) linear colour; stick_opacity: 0 to 1.
+        stick: (B, 3) linear colour; stick_opacity: 0 to 1. teeth: (B, 3) linear colour.
     """
 
     pigments: Tensor
@@ -48,6 +50,7 @@ class Lips(TensorRecord):
     gloss: Tensor
     stick: Tensor
     stick_opacity: Tensor
+    teeth: Tensor
 
 
 def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_up: Tensor) -> Lips:
@@ -55,7 +58,7 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     dark = torch.sigmoid((melanin - 3.0) / 0.8)
     pigments = torch.stack(
         [
-            draws.normal(0.02 + 0.04 * dark, 0.10),
+            draws.normal(0.03 - 0.05 * dark, 0.08),
             draws.normal(1.25 - 0.25 * age - 0.1 * male, 0.32),
             draws.normal(-0.05, 0.12),
         ],
@@ -64,43 +67,53 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     worn = made_up * draws.chance(0.75)
     return Lips(
         pigments=pigments,
-        lower=draws.normal(0.25 + 0.5 * dark, 0.25),
+        lower=draws.normal(0.25 + 0.3 * dark, 0.22),
         rim=draws.normal(-0.2 * age, 0.45),
         softness=draws.uniform(0.45, 1.0) + 0.3 * age,
         border=draws.uniform(0.0, 0.12),
         lines=(draws.uniform(0.02, 0.07) + 0.05 * age) * (1 - 0.3 * worn),
         gloss=draws.normal(0.55, 0.06) + 0.12 * worn * draws.uniform(),
-        stick=palette(LIPSTICKS, draws.uniform()) * torch.exp(draws.normal(std=0.2))[:, None],
+        stick=palette(LIPSTICKS, draws.uniform()) * torch.exp(draws.normal(std=0.2) - 0.16 * (melanin - 1))[:, None],
         stick_opacity=worn * draws.uniform(0.2, 0.85),
+        teeth=palette(TEETH, (0.6 * draws.uniform() + 0.4 * age)),
     )
 
 
 class MouthPainter(nn.Module):
-    """Paints lips and the inside of the mouth."""
+    """Paints lips, and the teeth and the dark between them."""
 
     REACH = 9.0
+    TOOTH_GAPS = (0.0, 8.5, 15.0, 22.5)
+    """mm from the middle, between central and lateral incisor, canine and premolar."""
 
     def __init__(self, atlas: UvAtlas, geometry: FaceGeometry) -> None:
         super().__init__()
-        outline = [48, *range(49, 60), 48]
+        outside = self._outside_lips(geometry)
+        patch = (outside < self.REACH).nonzero().squeeze(1)
+        texel = geometry.texel[patch]
+        in_teeth = -signed_distance(atlas, "teeth", whole=True)[patch]
+        gap = (geometry.position[0, patch].abs()[:, None] - texel.new_tensor(self.TOOTH_GAPS)).abs().amin(1)
+        buffers = {
+            "patch": patch,
+            "outside": outside[patch],
+            "cavity": signed_distance(atlas, "inner_mouth")[patch],
+            "texel": texel,
+            "below": soft_step(geometry.at(62, 66)[1] - geometry.up[patch], 1.5),
+            "teeth": soft_step(in_teeth, 0.2 + 0.3 * texel),
+            "tooth_light": (1 - 0.35 * torch.exp(-gap / 0.5)) * (1 - 0.5 * torch.exp(-in_teeth.clamp_min(0) / 1.5)),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @staticmethod
+    def _outside_lips(geometry: FaceGeometry) -> Tensor:
+        """(N,) mm from the lips' outline, a smooth curve through the landmarks; negative on the lips and inside."""
+        outline = [*range(48, 60), 48]
         ring = smooth_curve(geometry.landmarks_3d[outline])
         distance = distance_to_segments(geometry.position.T, ring[:-1], ring[1:], 30.0)
         flat = smooth_curve(geometry.landmarks[outline])[:-1]
         inside = inside_polygon(torch.stack([geometry.signed, geometry.up], 1), flat)
-        outside = torch.where(inside, -distance, distance)
-        patch = (outside < self.REACH).nonzero().squeeze(1)
-        cavity = signed_distance(atlas, "inner_mouth")[patch]
-        line = geometry.at(62, 66)[1]
-        buffers = {
-            "patch": patch,
-            "outside": outside[patch],
-            "cavity": cavity,
-            "texel": geometry.texel[patch],
-            "below": soft_step(line - geometry.up[patch], 1.5),
-            "corner": soft_step(geometry.side[patch] - geometry.at(54)[0] + 3, 1.2),
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        return torch.where(inside, -distance, distance)
 
     def mask(self, lips: Lips) -> Tensor:
         """(B, P) share of each texel of the patch that is lip."""
@@ -113,7 +126,7 @@ class MouthPainter(nn.Module):
         own = lips.pigments * torch.stack([melanin, torch.ones_like(melanin), torch.ones_like(melanin)], 1)
         added = own[..., None] * mask[:, None]
         pinker = (lips.lower[:, None] * self.below * mask).clamp(-0.6, 1.2)
-        added[:, 0] -= 0.16 * melanin[:, None] * pinker
+        added[:, 0] -= 0.12 * melanin[:, None] * pinker
         added[:, 1] += 0.30 * pinker
         border = lips.border[:, None] * torch.exp(-0.5 * ((self.outside - 1.8) / 1.1).square())
         added[:, 0] -= melanin[:, None] * border
@@ -128,7 +141,12 @@ class MouthPainter(nn.Module):
         canvas.tint(self.patch, 1 - 0.05 * mask * (lips.lines[:, None] / 0.07) * lines.clamp(-2, 2))
         edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.outside, 0.25 + 0.35 * self.texel)
         canvas.cover(self.patch, edge, lips.stick)
+        self._paint_cavity(canvas, lips)
+
+    def _paint_cavity(self, canvas: Canvas, lips: Lips) -> None:
         seam = torch.exp(-0.5 * (self.cavity.clamp_min(0) / (1.2 + 0.3 * self.texel)).square())
-        canvas.tint(self.patch, (1 - 0.45 * seam).expand_as(mask))
-        inside = soft_step(-self.cavity - 0.3, 0.3 + 0.3 * self.texel).expand_as(mask)
+        canvas.tint(self.patch, (1 - 0.45 * seam).expand(len(lips.gloss), -1))
+        inside = soft_step(-self.cavity - 0.3, 0.3 + 0.3 * self.texel).expand(len(lips.gloss), -1)
         canvas.cover(self.patch, inside, canvas.diffuse.new_tensor([MOUTH]), 0.5)
+        teeth = lips.teeth[..., None] * self.tooth_light
+        canvas.cover(self.patch, inside * self.teeth, teeth, 0.6)

@@ -44,7 +44,7 @@ CREASES = {
     "lower_lid": Crease(
         (((42,), 2, -2.5), ((47,), 0, -4), ((46,), 0, -4.2), ((45,), -1, -2.5)), 0.8, (0.06, 0.15), 0.6
     ),
-    "frown": Crease((((22,), 1, 0), ((22,), 0.5, 7), ((22,), 1.5, 15)), 0.9, (0.02, 0.40), 0.8),
+    "frown": Crease((((22,), 1, 0), ((22,), 0.5, 7), ((22,), 2.5, 14)), 1.3, (0.02, 0.30), 0.7),
     "nose_root": Crease((((27,), 0, 6), ((27,), 6, 5), ((27,), 9, 3)), 0.9, (0.0, 0.25), 0.9),
     "crow_1": Crease(_fan(9, 15, 3), 0.7, (0.0, 0.30), 0.6),
     "crow_2": Crease(_fan(3, 18, 0), 0.7, (0.02, 0.34), 0.6),
@@ -89,8 +89,8 @@ def sample_relief(draws: Draws, age: Tensor, weight: Tensor, male: Tensor) -> Re
         torch.stack(creases, 1),
         torch.stack([lined * draws.uniform(0.0, 1.2) for _ in lines], 1),
         torch.stack([lowest + i * spacing + draws.normal(std=0.8) for i in lines], 1),
-        0.10 * torch.exp(0.4 * draws.normal()) * (1 + 0.8 * age),
-        0.010 * torch.exp(0.5 * draws.normal()) * (0.7 + 0.4 * male + 0.5 * age),
+        0.04 * torch.exp(0.4 * draws.normal()) * (1 + 1.0 * age),
+        0.007 * torch.exp(0.5 * draws.normal()) * (0.7 + 0.4 * male + 0.5 * age),
     )
 
 
@@ -119,7 +119,7 @@ class ReliefPainter(nn.Module):
             wobble_BN: unit-variance noise of about 2 cm that bends the lines.
             strength_BN: unit-variance noise of about 1 cm that makes them uneven.
         """
-        height = -(relief.creases @ self.creases_GN) * (1 + 0.3 * strength_BN).clamp(0.2, 1.8)
+        height = -(relief.creases @ self.creases_GN) * (1 + 0.2 * strength_BN).clamp(0.3, 1.7)
         above = self.above + 1.8 * wobble_BN[:, self.patch]
         distance = (above[:, None] - relief.forehead_height[..., None]) / self.width
         lines = (relief.forehead_depth[..., None] * torch.exp(-0.5 * distance.square())).sum(1)

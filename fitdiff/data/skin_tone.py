@@ -63,8 +63,8 @@ REGIONS = {
     "nose_wing": Region((35,), (1, 2), (5, 6), (0.03, 0.03), (0.28, 0.20), (0.04, 0.04)),
     "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.04), (0.05, 0.12), (0.06, 0.04)),
     "glabella": Region((21, 22), (0, 4), (10, 9), (0.0, 0.04), (0.04, 0.12), (0.05, 0.03)),
-    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.06), (-0.08, 0.14), (0.06, 0.04)),
-    "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.08, 0.12), (0.01, 0.04)),
+    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.05), (-0.04, 0.09), (0.06, 0.04)),
+    "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.04, 0.09), (0.01, 0.04)),
     "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.06), (-0.10, 0.12), (-0.03, 0.03)),
     "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.07, 0.09), (0.10, 0.18), (0.02, 0.03)),
     "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.08, 0.08), (0.15, 0.15), (0.02, 0.02)),
@@ -130,7 +130,7 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     tone = (race_B3 @ race_B3.new_tensor(TONES) + 0.03 * male + draws.normal(std=0.12)).clamp(0.0, 1.0)
     melanin = melanin_of_tone(tone)
     blood = draws.normal(std=0.22) + 0.10 * male
-    carotene = draws.normal(std=0.22) + race_B3 @ race_B3.new_tensor([0.05, 0.30, -0.08])
+    carotene = draws.normal(std=0.16) + race_B3 @ race_B3.new_tensor([0.0, 0.16, -0.08])
     table = torch.tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()]).to(race_B3)  # (G, 3, 2)
     values = table[..., 0].T + table[..., 1].T * regions_B3G.clamp(-2.5, 2.5)
     contrast = torch.exp(draws.normal(std=0.35))
@@ -145,69 +145,15 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     )
     uneven = torch.exp(draws.normal(std=0.4)) * (0.7 + 0.7 * age)
     blotchy = torch.exp(draws.normal(std=0.4)) * (0.8 + 0.4 * age)
-    mottle = torch.stack([0.055 * uneven * melanin.sqrt(), 0.10 * blotchy, 0.05 * uneven], 1)
+    mottle = torch.stack([0.05 * uneven * melanin.sqrt(), 0.08 * blotchy, 0.025 * uneven], 1)
     gloss = 0.33 + draws.normal(std=0.05) - 0.05 * age
     oily = torch.exp(draws.normal(std=0.4))
     gloss_regions = values[:, 2:] * oily[:, None, None]
     return Complexion(
-        torch.stack([melanin, blood, carotene], 1), regions, mottle, gloss[:, None], gloss_regions, 0.03 * oily[:, None]
+        torch.stack([melanin, blood, carotene], 1),
+        regions,
+        mottle,
+        gloss[:, None],
+        gloss_regions,
+        0.014 * oily[:, None],
     )
-
-
-@dataclass(frozen=True)
-class Marks(TensorRecord):
-    """Moles, freckles, age spots, blemishes and birthmarks.
-
-    Attributes:
-        centre: (B, K, 2) chart mm. radius: (B, K) mm. pigments: (B, K, 3) what each adds at its centre.
-    """
-
-    centre: Tensor
-    radius: Tensor
-    pigments: Tensor
-
-
-class MarkKind(NamedTuple):
-    """`count` at most; place (mean up, std side, std up) mm; radius range mm; melanin and blood ranges."""
-
-    count: int
-    place: tuple[float, float, float]
-    radius: tuple[float, float]
-    melanin: tuple[float, float]
-    blood: tuple[float, float]
-
-
-MARKS = {
-    "mole": MarkKind(10, (-25, 36, 36), (0.5, 1.5), (0.8, 3.0), (0.0, 0.4)),
-    "freckle": MarkKind(110, (-20, 27, 15), (0.45, 1.0), (0.25, 0.8), (0.0, 0.1)),
-    "age_spot": MarkKind(14, (-5, 42, 35), (1.2, 4.0), (0.15, 0.6), (0.0, 0.15)),
-    "blemish": MarkKind(8, (-30, 32, 35), (0.7, 2.0), (0.0, 0.1), (0.25, 0.9)),
-    "birthmark": MarkKind(1, (-15, 40, 35), (5.0, 13.0), (0.0, 0.5), (0.1, 0.9)),
-}
-MARK_COUNT = sum(kind.count for kind in MARKS.values())
-
-
-def sample_marks(draws: Draws, normals_BK5: Tensor, melanin: Tensor, age: Tensor, smoothness: Tensor) -> Marks:
-    """Draw them; `normals_BK5` are standard normal, `smoothness` (0 to 1) is how far make-up hides them."""
-    fair = torch.sigmoid((1.9 - melanin) / 0.4)
-    share = {
-        "mole": draws.uniform().square(),
-        "freckle": ((draws.uniform() - 0.62) / 0.38).clamp_min(0) * fair,
-        "age_spot": (age * 1.6 - 0.5).clamp(0, 1) * draws.uniform(),
-        "blemish": draws.uniform().square() * (1 - age),
-        "birthmark": draws.chance(0.06),
-    }
-    centres, radii, pigments = [], [], []
-    for (name, kind), normals in zip(
-        MARKS.items(), normals_BK5.split([k.count for k in MARKS.values()], 1), strict=True
-    ):
-        uniform = torch.special.ndtr(normals[..., 2:])
-        rank = torch.arange(kind.count) + 0.5
-        present = (share[name][:, None] * kind.count - rank).add(0.5).clamp(0, 1)
-        mean_up, std_side, std_up = kind.place
-        centres.append(torch.stack([normals[..., 0] * std_side, mean_up + normals[..., 1] * std_up], -1))
-        radii.append(torch.lerp(*normals.new_tensor(kind.radius), uniform[..., 0]))
-        amounts = [torch.lerp(*normals.new_tensor(r), uniform[..., i]) for i, r in ((1, kind.melanin), (2, kind.blood))]
-        hidden = 1 - 0.6 * smoothness[:, None]
-        pigments.append(torch.stack([a * present * hidden for a in (*amounts, torch.zeros_like(present))], -1))
-    return Marks(torch.cat(centres, 1), torch.cat(radii, 1), torch.cat(pigments, 1))
