@@ -64,7 +64,8 @@ class PhotoFit:
                 self.model.shape_model.topology,
                 self.model.maps(self.result.z).to("cpu"),
                 {name: offsets.cpu() for name, offsets in expression_offsets(self.model.shape_model, identity).items()},
-                shininess=getattr(self.model.renderer, "shininess", 32.0),
+                shininess=self.model.renderer.shininess,
+                provenance={"generator": "fitdiff", "photo": self.photo.path.name if self.photo.path else "array"},
             )
 
     def save(self, folder: str | Path) -> Path:
@@ -75,9 +76,7 @@ class PhotoFit:
         save_obj(avatar, folder / "avatar.obj")
         save_maps(avatar.maps, folder)
         model, scene, z = self.model, self.result.scene, self.result.z
-        photo = torch.nn.functional.interpolate(self.observation.image, size=(PICTURE_SIZE,) * 2, mode="bicubic").clamp(
-            0, 1
-        )
+        photo = nnf.interpolate(self.observation.image, size=(PICTURE_SIZE,) * 2, mode="bicubic").clamp(0, 1)
         with torch.no_grad():
             vertices, neutral, maps = model.vertices(z, scene.expression), model.vertices(z), model.maps(z)
             views = standard_views(model.renderer, vertices, neutral, maps, scene, PICTURE_SIZE)

@@ -312,12 +312,21 @@ class LandmarkDetector(Protocol):
 
 @runtime_checkable
 class Renderer(Protocol):
-    """Avatar + scene -> rendering. Built with `topology`."""
+    """Avatar + scene -> rendering. Built with `topology`.
+
+    Attributes:
+        shininess: Blinn-Phong exponent of the skin; exported avatars carry it.
+    """
+
+    shininess: float
 
     def __call__(
         self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, lighting: Lighting, size: int
     ) -> Rendering:
         """Render at size x size pixels; differentiable in vertices, maps, camera and lighting."""
+
+    def surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> Any:
+        """What the light falls on: `normals` in camera space and linear `diffuse_albedo`, (B, 3, S, S), and `mask`."""
 
 
 @runtime_checkable

@@ -7,17 +7,17 @@ A component offers `weights: str = "auto"`: a path, or "auto" for the first of i
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from fitdiff.storage import cache_folder
 
 RANDOM = "random"
 """An explicit choice for tests of shapes and gradients, never a default: features of random weights mean nothing."""
@@ -45,7 +45,7 @@ class WeightsSource:
 
 def weights_folder() -> Path:
     """`$FITDIFF_CACHE/weights`, or `weights` in the user cache folder of the platform. Need not exist."""
-    return Path(os.environ.get("FITDIFF_CACHE") or platformdirs.user_cache_dir("fitdiff")) / "weights"
+    return cache_folder() / "weights"
 
 
 def find_weights(weights: str, source: WeightsSource) -> Path:

@@ -14,6 +14,7 @@ is silent, **chosen** here:
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from fitdiff.autoencoder.layers import (
     convolution,
     normalisation,
 )
+from fitdiff.autoencoder.linear_path import LinearPath
 from fitdiff.autoencoder.quantiser import VectorQuantiser
 from fitdiff.registry import register
 
@@ -70,6 +72,9 @@ class BranchedVQGAN(nn.Module):
         embed_dim: length of a code.
         codebook_size: number of codes.
         stem: "conv" as VQGAN, or "patch" (see the module).
+        linear_path: add the training maps' principal components, as many as the latent has numbers, as a fixed linear
+            encoder and decoder (see `linear_path`); the networks start from there. Not in the paper: for laptops, whose
+            minutes of training would go into learning what aligned maps have in common linearly.
         commitment: beta of the commitment loss.
         codebook_decay: of the codebook's moving average.
         scale_floor: least scale that `set_statistics` accepts per branch, in units of the map tensor. Chosen: fine
@@ -92,6 +97,7 @@ class BranchedVQGAN(nn.Module):
         embed_dim: int = 1,  # Table 1
         codebook_size: int = 16384,  # Table 1: |Z|
         stem: str = "conv",
+        linear_path: bool = False,
         commitment: float = 0.25,  # VQGAN
         codebook_decay: float = 0.99,
         scale_floor: float = 0.05,
@@ -117,6 +123,12 @@ class BranchedVQGAN(nn.Module):
         self.quantiser = VectorQuantiser(codebook_size, embed_dim, decay=codebook_decay, commitment=commitment)
         self.from_code = nn.Conv2d(embed_dim, z_channels, 1)
         self.decoder = Decoder(resolution, widths, z_channels, **options)
+        self.linear = None
+        if linear_path:
+            self.linear = LinearPath(MAP_CHANNELS * resolution**2, prod(self.latent_shape))
+            for layer in (self.to_code, self.decoder.convolve_out):  # start as the linear autoencoder
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
         self.to(memory_format=torch.channels_last)  # 1.3 times faster on CPUs, and what GPUs' half precision wants
         self.register_buffer("mean", torch.zeros(MAP_CHANNELS, resolution, resolution))
         self.register_buffer("scale", torch.ones(BRANCHES))
@@ -140,10 +152,16 @@ class BranchedVQGAN(nn.Module):
         """
         if maps_B9RR.shape[1:] != self.mean.shape:
             raise ValueError(f"maps: got {tuple(maps_B9RR.shape)}, expected (B, *{tuple(self.mean.shape)})")
-        features = self.encoder((maps_B9RR - self.mean) / self._channel_scale())
+        standard = self.standardise(maps_B9RR)
+        features = self.encoder(standard)
         # bfloat16 has fewer values than the codebook has codes.
         with torch.autocast(features.device.type, enabled=False):
-            return self.to_code(features.to(self.to_code.weight.dtype))
+            latent = self.to_code(features.to(self.to_code.weight.dtype))
+            return latent if self.linear is None else latent + self.linear.encode(standard).view_as(latent)
+
+    def standardise(self, maps_B9RR: Tensor) -> Tensor:
+        """Map tensor -> (maps - mean) / scale, what the networks see."""
+        return (maps_B9RR - self.mean) / self._channel_scale()
 
     def decode(self, latent_BChw: Tensor) -> Tensor:
         """(B, embed_dim, h, w) continuous latent -> nearest codes -> (B, 9, R, R) map tensor, not clamped.
@@ -170,7 +188,10 @@ class BranchedVQGAN(nn.Module):
         return self.decoder.last_layer
 
     def _decode_codes(self, quantised_BChw: Tensor) -> Tensor:
-        return self.decoder(self.from_code(quantised_BChw)) * self._channel_scale() + self.mean
+        standard = self.decoder(self.from_code(quantised_BChw))
+        if self.linear is not None:
+            standard = standard + self.linear.decode(quantised_BChw.flatten(1)).view_as(standard)
+        return standard * self._channel_scale() + self.mean
 
     def _channel_scale(self) -> Tensor:
         return self.scale.repeat_interleave(MAP_CHANNELS // BRANCHES)[:, None, None]

@@ -28,10 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 from fitdiff.avatar.avatar import Avatar
-from fitdiff.avatar.files import write_atomically
 from fitdiff.avatar.pictures import encode_png, save_png, to_uint8
 from fitdiff.colour import linear_to_srgb
 from fitdiff.geometry import vertex_normals, vertex_tangents
+from fitdiff.storage import write_atomically
 from fitdiff.types import SPECULAR_SCALE, FaceMaps
 
 GENERATOR = "FitDiff"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fitdiff.avatar.files import write_atomically
+from fitdiff.storage import write_atomically
 from fitdiff.types import FaceMaps, Rendering
 
 BACKGROUND = (255, 255, 255)

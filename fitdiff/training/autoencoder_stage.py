@@ -7,6 +7,8 @@ nearly constant maps (normals, specular) count as much as the diffuse albedo.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import FaceMaps
 
 MAPS = ("diffuse", "specular", "normals")
+LINEAR_PEOPLE = 3000
+"""People whose principal components start an autoencoder with a linear path; more hardly move them."""
 
 
 @register("stage", "autoencoder")
@@ -73,6 +77,9 @@ class AutoencoderStage:
         self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": self.discriminator}
         mean, std = _statistics(train)
         autoencoder.set_statistics(mean, std)
+        if autoencoder.linear is not None:
+            sample = dequantise(train.gather(range(min(LINEAR_PEOPLE, self.n_samples)), ("maps",))["maps"])
+            autoencoder.linear.fit(autoencoder.standardise(sample.to(mean.device)))
         weight = torch.tensor(list(map_weights)) / std.clamp_min(autoencoder.scale_floor)
         self.l1_weight = weight.repeat_interleave(3)[:, None, None]
 
@@ -162,10 +169,14 @@ class AutoencoderStage:
         self.autoencoder.eval().requires_grad_(False)
 
 
-def _statistics(train: ShardedDataset, limit: int = 1000) -> tuple[Tensor, Tensor]:
+def _statistics(train: ShardedDataset, limit: int = 1000, chunk: int = 50) -> tuple[Tensor, Tensor]:
     """Mean map (9, R, R) and root mean square deviation of each of the three maps (3,), of up to `limit` people."""
     n = min(limit, len(train))
-    maps = dequantise(train.gather(range(n), ("maps",))["maps"])
-    mean = maps.mean(0)
-    variance = (maps - mean).square().mean((0, 2, 3))
+    chunks = [range(i, min(i + chunk, n)) for i in range(0, n, chunk)]  # all at once would be 9 GB at 512 texels
+
+    def batches() -> Iterator[Tensor]:
+        return (dequantise(train.gather(indices, ("maps",))["maps"]) for indices in chunks)
+
+    mean = sum(maps.sum(0) for maps in batches()) / n
+    variance = sum((maps - mean).square().mean((2, 3)).sum(0) for maps in batches()) / n
     return mean, variance.view(3, 3).mean(1).sqrt()
