@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from fitdiff.config import plain, register_schemas
 from fitdiff.registry import ComponentError, load_plugins
@@ -62,7 +63,6 @@ def _one_line(error: Exception) -> str:
 def run_fit(config: DictConfig) -> Path:
     """`fit.py`: fit `config.photo` with `config.checkpoint` and write the avatar's folder."""
     from fitdiff.alignment.photo import PhotoError, load_photo
-    from fitdiff.fitting import Progress
     from fitdiff.model import FitDiff
 
     if config.photo in ("", "???"):
@@ -71,8 +71,14 @@ def run_fit(config: DictConfig) -> Path:
     photo = load_photo(config.photo)
     model = FitDiff.load(config.checkpoint, config.device)
     choices = {key: plain(config[key]) for key in ("sampler", "guidance", "fitting", "detector", "landmarks")}
-    with Progress(console) as progress:
-        fit = model.fit(photo, seed=config.seed, on_step=progress, **choices)
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[losses]}"), console=console) as progress:
+        task = progress.add_task("fitting", total=None, losses="")
+
+        def show(done: int, total: int, terms: dict[str, float]) -> None:
+            losses = " · ".join(f"{name} {value:.3g}" for name, value in terms.items())
+            progress.update(task, total=total, completed=done, losses=losses)
+
+        fit = model.fit(photo, seed=config.seed, on_step=show, **choices)
     folder = fit.save(config.out or Path("outputs/fits") / Path(config.photo).stem)
     for note in fit.notes:
         console.print(f"note: {note}", highlight=False, markup=False)

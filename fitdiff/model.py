@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -123,7 +124,7 @@ class FitDiff(nn.Module):
         model = cls(config)
         try:
             unpack_modules(load_file(folder / "weights.safetensors"), model._trained())
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, SafetensorError) as error:
             raise CheckpointError(f"weights of {folder} do not fit its config: {str(error).splitlines()[0]}") from error
         return model.eval().requires_grad_(False).to(pick_device(device))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,16 @@ class NoTracker:
         """Nothing."""
 
 
+def _logged_in() -> bool:
+    """Whether `wandb login` or WANDB_API_KEY has left a key; asks no server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return "api.wandb.ai" in netrc.netrc().hosts
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
 @register("tracker", "wandb")
 class WandbTracker:
     """Weights & Biases; offline unless logged in, so that nothing leaves the machine unasked.
@@ -73,7 +84,7 @@ class WandbTracker:
 
         mode = self.mode
         if mode == "auto":
-            mode = "online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline"
+            mode = "online" if _logged_in() else "offline"
         identifier = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:12]
         self.run = wandb.init(
             dir=str(run_dir),
