@@ -60,6 +60,28 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).replace("[", r"\[")
 
 
+class FitProgress:
+    """Progress of a fit with ETA and losses; shows nothing before the first step, so that an early error stands alone."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[losses]}"))
+        self.bar = Progress(*columns, console=console)
+        self.task = self.bar.add_task("fitting", total=None, losses="")
+
+    def __enter__(self) -> FitProgress:
+        return self
+
+    def __call__(self, done: int, total: int, terms: dict[str, float]) -> None:
+        """One step is done: an `OnStep` of `fitting`."""
+        self.bar.start()
+        losses = " · ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        self.bar.update(self.task, total=total, completed=done, losses=losses)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar.live.is_started:
+            self.bar.stop()
+
+
 def run_fit(config: DictConfig) -> Path:
     """`fit.py`: fit `config.photo` with `config.checkpoint` and write the avatar's folder."""
     from fitdiff.alignment.photo import PhotoError, load_photo
@@ -71,14 +93,8 @@ def run_fit(config: DictConfig) -> Path:
     photo = load_photo(config.photo)
     model = FitDiff.load(config.checkpoint, config.device)
     choices = {key: plain(config[key]) for key in ("sampler", "guidance", "fitting", "detector", "landmarks")}
-    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[losses]}"), console=console) as progress:
-        task = progress.add_task("fitting", total=None, losses="")
-
-        def show(done: int, total: int, terms: dict[str, float]) -> None:
-            losses = " · ".join(f"{name} {value:.3g}" for name, value in terms.items())
-            progress.update(task, total=total, completed=done, losses=losses)
-
-        fit = model.fit(photo, seed=config.seed, on_step=show, **choices)
+    with FitProgress(console) as progress:
+        fit = model.fit(photo, seed=config.seed, on_step=progress, **choices)
     folder = fit.save(config.out or Path("outputs/fits") / Path(config.photo).stem)
     for note in fit.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
