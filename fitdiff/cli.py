@@ -61,7 +61,7 @@ def _one_line(error: Exception) -> str:
 
 
 class FitProgress:
-    """Progress of a fit with ETA and losses; shows nothing before the first step, so that an early error stands alone."""
+    """Progress of a fit with ETA and losses; silent before the first step, so that an early error stands alone."""
 
     def __init__(self, console: Console) -> None:
         columns = (*Progress.get_default_columns(), TextColumn("{task.fields[losses]}"))
