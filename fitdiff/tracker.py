@@ -99,13 +99,20 @@ class WandbTracker:
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         """Log scalars at a step."""
-        self.run.log(dict(scalars), step=step)
+        self._log(scalars, step)
 
     def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
         """Log pictures at a step."""
         import wandb
 
-        self.run.log({name: wandb.Image(image) for name, image in images.items()}, step=step)
+        self._log({name: wandb.Image(image) for name, image in images.items()}, step)
+
+    def _log(self, values: Mapping[str, Any], step: int) -> None:
+        """Each stage counts its own steps, so each gets an axis of its own (`<stage>/step`)."""
+        for stage in sorted({name.split("/")[0] for name in values}):
+            self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+            own = {name: value for name, value in values.items() if name.startswith(f"{stage}/")}
+            self.run.log({**own, f"{stage}/step": step})
 
     def finish(self) -> None:
         """Flush and close."""
