@@ -5,7 +5,9 @@ Base: the UNet of latent diffusion (Rombach et al. 2022) with 1-D convolutions. 
 
 - SPADE takes the place of the second normalisation of every residual block, so every resolution sees the condition;
 - the standardised embedding is projected to a signal of one channel and `cond_dim` positions, which is resampled
-  linearly to each resolution. One hidden layer of width `spade_dim` per resolution serves all of its SPADE layers;
+  linearly to each resolution. One hidden layer of width `spade_dim` per resolution serves all of its SPADE layers, and
+  gamma and beta are pointwise in it (SPADE has a hidden layer per SPADE layer and 3-wide convolutions there: three
+  times the work, for neighbours that the hidden layer has already seen);
 - self-attention after the residual blocks at the resolutions of `attention_downsamplings`, as latent diffusion's;
 - the learned null condition is an embedding: it replaces the standardised one before the projection.
 """
