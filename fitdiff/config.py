@@ -27,6 +27,7 @@ class TrainConfig:
 
     name: str = MISSING  # the run's folder under outputs/
     resolution: int = MISSING  # side R of the UV maps in texels, a power of two
+    prediction: str = "noise"  # what the network gives: noise (the paper) or velocity
     seed: int = 0
     outputs: str = "outputs"
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -17,6 +17,9 @@ from fitdiff.diffusion.sampler import conditioned
 from fitdiff.registry import register
 from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene
 
+LIGHT_STRENGTH = 1.2
+"""Prior of the radiance of all lights together: the mean of the synthetic portraits (`data.people.scenes`)."""
+
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called after each step with (steps done, all steps, mean value of each weighted term)."""
 
@@ -73,7 +76,7 @@ class SceneOptimiser:
     """Adam on camera, light and expression, each with a step size in its own unit, decaying to a tenth.
 
     The light's directions are fixed: a sum of lights from fixed directions is a convex family, in which only colours
-    have to be found. Weak priors hold what a photo does not determine: grey light, its total strength (else skin tone
+    have to be found. Weak priors hold what a photo does not determine: grey light of a usual strength (else skin tone
     and light trade places), and small expressions.
 
     Args:
@@ -86,7 +89,6 @@ class SceneOptimiser:
 
     def __init__(self, scene: Scene, steps: int, light_prior: float, expression_prior: float) -> None:
         self.leaves = {key: value.detach().clone() for key, value in scene.to_tensors().items()}
-        self.start = {key: value.clone() for key, value in self.leaves.items()}
         for key in self.RATES:
             self.leaves[key].requires_grad_(True)
         self.steps, self.done = steps, 0
@@ -103,10 +105,9 @@ class SceneOptimiser:
     def prior(self) -> Tensor:
         """(B,) penalties."""
         light = torch.cat([self.leaves["ambient"][:, None], self.leaves["colours"]], 1)
-        start = torch.cat([self.start["ambient"][:, None], self.start["colours"]], 1)
         grey = light.mean(2, keepdim=True)
         chroma = (light - grey).square().sum((1, 2))
-        strength = (light.sum((1, 2)) / start.sum((1, 2)) - 1).square()
+        strength = (light.mean(2).sum(1) / LIGHT_STRENGTH).clamp_min(1e-3).log().square()
         return self.light_prior * (chroma + strength) + self.expression_prior * self.leaves["expression"].square().sum(
             1
         )

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fitdiff.diffusion.velocity import VelocityDenoiser
 from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
 from fitdiff.registry import build, load_plugins
@@ -35,7 +36,7 @@ class FitDiff(nn.Module):
     """A shape model, an autoencoder and a denoiser over `z`, with what they were trained against.
 
     Args:
-        config: `resolution` and one node for each of `COMPONENTS` and `DEFAULTS`.
+        config: `resolution`, `prediction` (noise or velocity) and one node for each of `COMPONENTS` and `DEFAULTS`.
         parts: components that are already built (training builds them stage by stage); the rest are built here.
 
     Attributes:
@@ -55,10 +56,14 @@ class FitDiff(nn.Module):
             config["autoencoder"], "autoencoder", resolution=resolution
         )
         self.latent = LatentSpace(self.shape_model.n_identity, self.autoencoder.latent_shape)
+        self.schedule = build(config["schedule"], "schedule")
         self.denoiser = build(
             config["denoiser"], "denoiser", length=self.latent.length, embedding_dim=self.identity.dim
         )
-        self.schedule = build(config["schedule"], "schedule")
+        if config["prediction"] == "velocity":
+            self.denoiser = VelocityDenoiser(self.denoiser, self.schedule)
+        elif config["prediction"] != "noise":
+            raise ValueError(f"prediction is {config['prediction']!r}; expected noise or velocity")
         for name in ("shape_model", "identity", "autoencoder", "renderer"):
             part = getattr(self, name)
             if isinstance(part, nn.Module):
@@ -118,7 +123,7 @@ class FitDiff(nn.Module):
             raise CheckpointError(f"{path} is not JSON ({error}): the checkpoint is damaged") from error
         if config.pop("format", None) != FORMAT:
             raise CheckpointError(f"{path} is not a fitdiff checkpoint of format {FORMAT}")
-        missing = [key for key in ("resolution", *COMPONENTS) if key not in config]
+        missing = [key for key in ("resolution", "prediction", *COMPONENTS) if key not in config]
         if missing:
             raise CheckpointError(f"{path} lacks {', '.join(missing)}: not a whole fitdiff checkpoint")
         model = cls(config)

@@ -33,6 +33,8 @@ class DiffusionStage:
 
     Args:
         batch_size, learning_rate, epochs: Table 2. Give `steps` instead of `epochs` for a short run.
+        noise_weighting: `constant` (L_noise as printed), or `velocity`: divided by alpha_bar_t, which is the plain loss
+            of the velocity and makes the noisiest steps, where the identity is decided, count as much as the others.
         condition_dropout: probability of the null condition.
         id_weight, per_weight, verts_weight: of the rendered and shape terms (as printed: 1).
         render_size: side of the rendered image in pixels; null is the portraits' size.
@@ -58,6 +60,7 @@ class DiffusionStage:
         warmup_steps: int = 1000,
         decay: str = "constant",
         weight_decay: float = 0.0,
+        noise_weighting: str = "constant",
         condition_dropout: float = 0.1,
         id_weight: float = 1.0,
         per_weight: float = 1.0,
@@ -72,7 +75,10 @@ class DiffusionStage:
     ) -> None:
         self.model, self.train, self.held_out = model, train, held_out
         self.batch_size, self.peak_rate, self.warmup, self.decay = batch_size, learning_rate, warmup_steps, decay
+        if noise_weighting not in ("constant", "velocity"):
+            raise ValueError(f"noise_weighting is {noise_weighting!r}; expected constant or velocity")
         self.weight_decay, self.condition_dropout = weight_decay, condition_dropout
+        self.noise_weighting = noise_weighting
         self.weights = {"id": id_weight, "per": per_weight, "verts": verts_weight}
         self.render_every = render_every
         self.render_samples = batch_size if render_samples is None else render_samples
@@ -124,7 +130,10 @@ class DiffusionStage:
         z_t = schedule.add_noise(z0, t, noise)
         drop = torch.rand(n, device=device) < self.condition_dropout
         eps = self.modules["denoiser"](z_t, t, embedding, drop_B=drop)
-        terms = {"loss_noise": nnf.mse_loss(eps[:, : model.latent.used], noise[:, : model.latent.used])}
+        squared = (eps - noise)[:, : model.latent.used].square().mean(1)
+        if self.noise_weighting == "velocity":
+            squared = squared / schedule.alpha_bar[t].to(squared)
+        terms = {"loss_noise": squared.mean()}
         if k or self.weights["verts"]:
             z0_hat = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
             importance = schedule.alpha_bar[t].to(z0.dtype) if self.alpha_bar_weighting else torch.ones_like(z0[:, 0])

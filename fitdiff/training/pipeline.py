@@ -45,7 +45,7 @@ class Pipeline:
         self.trainer: Trainer = build(config.trainer, "trainer")
         fingerprint = config_hash(*(config[key] for key in ("shape_model", "identity", "renderer")))
         nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
-        self.model = FitDiff({"resolution": config.resolution, "fingerprint": fingerprint, **nodes})
+        self.model = FitDiff({**select(config, "resolution", "prediction"), "fingerprint": fingerprint, **nodes})
         self.model.to(self.trainer.accelerator.device)
         self.data = build(
             config.data,
@@ -154,7 +154,7 @@ class Pipeline:
         parts: list[Any] = [self.data_hash, config.seed, precision]
         parts += [config.autoencoder, config.perceptual, config.stage["autoencoder"]]
         if stage == "diffusion":
-            parts += [config.denoiser, config.schedule, config.stage["diffusion"]]
+            parts += [config.denoiser, config.schedule, config.prediction, config.stage["diffusion"]]
         return config_hash(stage, *parts)
 
     def _folder(self, stage: str) -> Path:
