@@ -16,7 +16,8 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 
 TINY = [
-    "name=tiny", "autoencoder.linear_path=false", "data.n=20", "data.held_out=10", "data.shard_size=10", "data.workers=1",
+    "name=tiny", "autoencoder.linear_path=false",
+    "data.n=20", "data.held_out=10", "data.shard_size=10", "data.workers=1",
     "stage.autoencoder.steps=12", "stage.autoencoder.batch_size=4", "stage.autoencoder.discriminator_start=8",
     "stage.diffusion.steps=8", "stage.diffusion.batch_size=4", "stage.diffusion.render_every=4",
     "stage.diffusion.render_samples=2", "trainer.checkpoint_every=4", "trainer.preview_every=100",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -19,6 +18,7 @@ from fitdiff.evaluation.people import METHODS, RidgeRegression, compare, pca_psn
 from fitdiff.model import FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import write_json
+from fitdiff.training.pipeline import encode_maps
 
 COLUMNS = {
     "photo_id": ("photo ID", ".3f"),
@@ -57,16 +57,6 @@ def load_run(run: Path) -> tuple[FitDiff, People, dict[str, Any]]:
     return model, people, json.loads((run / "metrics.json").read_text())
 
 
-@torch.no_grad()
-def train_latents(model: FitDiff, people: People) -> torch.Tensor:
-    """(n, C, h, w) latents of the training people, from their maps."""
-    from fitdiff.data.shards import dequantise
-
-    train = people.train
-    chunks = [range(i, min(i + 100, len(train))) for i in range(0, len(train), 100)]
-    return torch.cat([model.autoencoder.encode(dequantise(train.gather(c, ("maps",))["maps"])) for c in chunks])
-
-
 def markdown(results: dict[str, dict[str, np.ndarray]]) -> str:
     """Means over people as a table."""
     lines = ["| | " + " | ".join(label for label, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
@@ -96,7 +86,7 @@ def main() -> None:
         f"{diffusion['noise_loss']:.4f}; predicting nothing scores {diffusion['noise_loss_predicting_nothing']:.4f}, "
         f"mean(alpha_bar) is {diffusion['mean_alpha_bar']:.4f}.\n",
     ]
-    ridge = RidgeRegression(model, people.train, train_latents(model, people))
+    ridge = RidgeRegression(model, people.train, encode_maps(model, people.train))
     record: dict[str, Any] = {"autoencoder": autoencoder, "pca": pca, "diffusion": diffusion}
     for known, label in ((True, "known scene"), (False, "unknown scene")):
         console.print(f"fitting {options.n} people, {label}")

@@ -67,7 +67,8 @@ def problem_of(
     photos = [Photo(picture.permute(1, 2, 0).cpu().numpy()) for picture in view["image"]]
     found = [row for row, photo in enumerate(photos) if detector(photo.image)]
     observation, crops, _ = observe([photos[row] for row in found], model, detector, landmarks, size)
-    return FitProblem(model, terms, observation, first_scene(model, observation, crops.principal_point, crops.focal)), found
+    scene = first_scene(model, observation, crops.principal_point, crops.focal)
+    return FitProblem(model, terms, observation, scene), found
 
 
 def solve(method: str, problem: FitProblem, ridge: RidgeRegression, seed: int = 0) -> tuple[Tensor, Scene, float]:
@@ -98,7 +99,7 @@ def solve(method: str, problem: FitProblem, ridge: RidgeRegression, seed: int = 
 
 @torch.no_grad()
 def score(problem: FitProblem, people: dict[str, Tensor], z: Tensor, scene: Scene) -> dict[str, Tensor]:
-    """Metrics of z against the people's truth, each (B,): see `metrics`; `photo` is the fitted view, `novel` another."""
+    """Metrics of z against the people's truth, each (B,): see `metrics`; `photo` is the fitted view, `novel` not."""
     model = problem.model
     device, mean = model.device, model.embedding_mean
     truth = model.shape_model(people["identity"].to(device))

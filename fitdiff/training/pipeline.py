@@ -99,7 +99,7 @@ class Pipeline:
         if not (folder / "result.json").exists():
             start = time.perf_counter()
             if self.trainer.is_main:
-                latents = {split: self._encode(data) for split, data in self._splits().items()}
+                latents = {split: encode_maps(self.model, data) for split, data in self._splits().items()}
                 write_tensors(folder / "latents.safetensors", latents)
                 shape = list(latents["train"].shape)
                 self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start)
@@ -134,13 +134,6 @@ class Pipeline:
             self._finish_stage(folder, metrics | {"steps": stage.steps}, seconds)
         self.trainer.accelerator.wait_for_everyone()
         return json.loads((folder / "result.json").read_text())
-
-    @torch.inference_mode()
-    def _encode(self, data: ShardedDataset, batch: int = 64) -> Tensor:
-        chunks = [range(i, min(i + batch, len(data))) for i in range(0, len(data), batch)]
-        encode, device = self.model.autoencoder.encode, self.model.device
-        maps = (dequantise(data.gather(chunk, ("maps",))["maps"]).to(device) for chunk in chunks)
-        return torch.cat([encode(m).cpu() for m in maps])
 
     # --- bookkeeping ---------------------------------------------------------------------------------------------
 
@@ -195,3 +188,11 @@ class Pipeline:
         self.console.print(
             f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}"
         )
+
+
+@torch.inference_mode()
+def encode_maps(model: FitDiff, data: ShardedDataset, batch: int = 64) -> Tensor:
+    """(n, C, h, w) map latents of a whole data set, on the CPU."""
+    chunks = [range(i, min(i + batch, len(data))) for i in range(0, len(data), batch)]
+    maps = (dequantise(data.gather(chunk, ("maps",))["maps"]).to(model.device) for chunk in chunks)
+    return torch.cat([model.autoencoder.encode(m).cpu() for m in maps])

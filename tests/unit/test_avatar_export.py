@@ -13,10 +13,10 @@ from PIL import Image
 
 from fitdiff.avatar import Avatar, expression_offsets, load_maps, save_glb, save_maps, save_obj
 from fitdiff.avatar.export import roughness
-from fitdiff.storage import write_atomically
 from fitdiff.avatar.relight import frontal_camera
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
 from fitdiff.renderer import TorchRenderer
+from fitdiff.storage import write_atomically
 from fitdiff.types import FaceMaps, Topology
 
 DTYPES = {pygltflib.FLOAT: "<f4", pygltflib.UNSIGNED_INT: "<u4"}
