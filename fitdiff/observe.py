@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fitdiff.alignment.face import FaceCrop, find_face, square_crop
 from fitdiff.alignment.photo import Photo
 from fitdiff.colour import srgb_to_linear
 from fitdiff.diffusion.sampler import conditioned
-from fitdiff.fitting import observed_features
+from fitdiff.fitting import LIGHT_STRENGTH, observed_features
 from fitdiff.types import Lighting, Observation, Scene
 
 LIGHTS = ((0, 10), (-60, 20), (60, 20), (0, 70), (0, -40))
@@ -79,7 +80,18 @@ def first_scene(model: Any, observation: Observation, principal_B2: Tensor, foca
             model.shape_model(identity, expression), model.maps(z), camera, observation.image.shape[-1]
         )
         lighting = estimate_lighting(observation.image, surface.diffuse_albedo, surface.normals, surface.mask)
-    return Scene(camera, lighting, expression)
+    return Scene(camera, halfway_to_usual(lighting), expression)
+
+
+def halfway_to_usual(lighting: Lighting) -> Lighting:
+    """Scale lights to the geometric mean of their strength and the usual one.
+
+    A photo that is twice as bright as face and usual light explain has, by halves, stronger light and lighter skin than
+    expected: the fit decides the rest.
+    """
+    strength = lighting.ambient.mean(1) + lighting.colours.mean(2).sum(1)
+    scale = (LIGHT_STRENGTH / strength.clamp_min(1e-3)).sqrt()
+    return replace(lighting, ambient=lighting.ambient * scale[:, None], colours=lighting.colours * scale[:, None, None])
 
 
 def fixed_lights(batch: int, device: torch.device | str) -> Tensor:
@@ -97,7 +109,7 @@ def estimate_lighting(
 
     `photo = albedo (ambient + sum_l max(0, N.L_l) c_l)` in linear light is linear in the colours: least squares under
     c >= 0, twice, the second time without the pixels that fit worst (hair, shadows, highlights), and with a small pull
-    towards an even light, which decides what the photo does not.
+    towards ambient light alone, which decides what the photo does not.
 
     Args:
         image_B3SS: sRGB. albedo_B3SS: linear. normals_B3SS: camera space. mask_B1SS: where the surface is.
@@ -119,15 +131,14 @@ def estimate_lighting(
     return Lighting(solved[:, 0], directions.to(image_B3SS), solved[:, 1:])
 
 
-def _solve(
-    basis: np.ndarray, albedo: np.ndarray, target: np.ndarray, use: np.ndarray, ridge: float = 0.05
-) -> np.ndarray:
-    """(1 + L, 3) colours; `ridge` pulls each channel's light, relative to the pixels' weight, towards equal shares."""
+def _solve(basis: np.ndarray, albedo: np.ndarray, target: np.ndarray, use: np.ndarray, ridge: float = 0.1) -> Any:
+    """(1 + L, 3) colours; `ridge`, relative to the pixels' weight, pulls towards ambient light alone."""
     n = basis.shape[1]
     columns = []
     for channel in range(3):
         a, b = basis[use] * albedo[channel, use, None], target[channel, use]
-        even = b.sum() / max(a.sum(), 1e-9)
+        ambient_alone = np.zeros(n)
+        ambient_alone[0] = b.sum() / max(a[:, 0].sum(), 1e-9)
         pull = np.eye(n) * np.sqrt(ridge * (a**2).sum() / n)
-        columns.append(nnls(np.vstack([a, pull]), np.concatenate([b, pull @ np.full(n, even)]))[0])
+        columns.append(nnls(np.vstack([a, pull]), np.concatenate([b, pull @ ambient_alone]))[0])
     return np.stack(columns, 1)
