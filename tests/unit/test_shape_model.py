@@ -51,7 +51,7 @@ def test_the_face_satisfies_the_protocol(face):
 @pytest.mark.parametrize("subdivisions", [0, 1])
 def test_the_mesh_is_a_disc(face, tiny, subdivisions):
     faces = (tiny, face)[subdivisions].topology.faces.numpy()
-    edges, side, count = surface.edges_of(faces)
+    edges, _, count = surface.edges_of(faces)
     n = int(faces.max()) + 1
     assert n - len(edges) + len(faces) == 1, "Euler characteristic"
     assert count.max() == 2
@@ -219,7 +219,8 @@ def test_faces_have_one_size_and_one_place(face):
     faces = face(face.identity_of(sample_population(11, range(50)))).double()
     a, b, c = (face.mean.double()[face.topology.faces[:, k]] for k in range(3))
     area = torch.linalg.cross(b - a, c - a).norm(dim=1)
-    weight = torch.zeros(len(face.mean), dtype=torch.double).index_add(0, face.topology.faces.ravel(), area.repeat_interleave(3))
+    weight = torch.zeros(len(face.mean), dtype=torch.double)
+    weight = weight.index_add(0, face.topology.faces.ravel(), area.repeat_interleave(3))
     weight = weight / weight.sum()
     assert (weight @ faces).norm(dim=1).max() < 1
     size = ((faces**2).sum(-1) @ weight).sqrt()
@@ -227,10 +228,10 @@ def test_faces_have_one_size_and_one_place(face):
 
 
 def test_a_person_is_the_base_mesh_plus_targets(tiny):
-    """At no refinement landmarks are MakeHuman vertices: add the targets up by hand and compare up to size and place."""
+    """At no refinement landmarks are MakeHuman vertices: add the targets up by hand, compare up to size and place."""
     people = sample_population(0, range(2))
     plain = dict(gender=[1.0, 0.0], age=[0.0, 1.0], race=[[0, 0, 1.0], [1.0, 0, 0]])
-    plain |= dict.fromkeys(("muscle", "weight", "height", "proportions"), [0.5, 0.5])
+    plain |= {name: [0.5, 0.5] for name in ("muscle", "weight", "height", "proportions")}
     local = torch.zeros_like(people.local)
     names = [modifier.name for modifier in anny_population.modifiers()]
     local[0, names.index("nose-scale-vert-incr")] = 2.0
@@ -376,7 +377,8 @@ TINY = {"subdivisions": 0, "population": 400}
 def tiny_cache(tmp_path_factory):
     """Two processes that build the same model at the same moment into one empty cache."""
     folder = tmp_path_factory.mktemp("cache")
-    code = f"from fitdiff.shape_model import AnnyFace; print(float(AnnyFace(**{TINY}).identity_basis.double().sum()).hex())"
+    total = f"AnnyFace(**{TINY}).identity_basis.double().sum()"
+    code = f"from fitdiff.shape_model import AnnyFace; print(float({total}).hex())"
     environment = {"FITDIFF_CACHE": str(folder), "PATH": "", "OMP_NUM_THREADS": "1"}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
