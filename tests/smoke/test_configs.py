@@ -71,7 +71,7 @@ def sweep_rows():
             yield pytest.param([f"{k}={v}" for k, v in zip(parameters, row, strict=True)], id=f"{path.stem}-{row}")
 
 
-@pytest.mark.parametrize("row", sweep_rows())
+@pytest.mark.parametrize("row", list(sweep_rows()))
 def test_every_sweep_row_composes(row):
     assert composed(*row).name == "test"
 
