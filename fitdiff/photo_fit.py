@@ -106,7 +106,7 @@ class PhotoFit:
 
     def summary(self) -> Table:
         """The figures that matter, for the terminal."""
-        table = Table("", "guided", "unguided", "mean face")
+        table = Table("", "fit", "unguided", "mean face")
         for key, label in (
             ("id_cosine", "identity cosine, this view"),
             ("id_cosine_centred", "… centred on the training mean"),
