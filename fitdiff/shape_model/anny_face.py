@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import platformdirs
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,8 +20,6 @@ from fitdiff.registry import register
 from fitdiff.shape_model import anny_build, makehuman
 from fitdiff.shape_model.anny_population import Population
 from fitdiff.types import Topology
-
-log = logging.getLogger(__name__)
 
 TOPOLOGY = ("faces", "uv", "landmarks")
 BUFFERS = ("mean", "expression_basis", "base_uv", "eye_centres", "eye_radius", "local_std", "size_gram")
@@ -166,8 +164,8 @@ def _cached(**settings: int) -> Path:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"anny_face-{digest}.safetensors"
     if not path.is_file():
-        log.info("building the embedded face model, once, in about 15 s: %s", path)
-        tensors, names = anny_build.build(**settings)
+        with Console(stderr=True).status("building the embedded face model: once, about 15 s"):
+            tensors, names = anny_build.build(**settings)
         _write(path, tensors, {**identity, "expression_names": names})
     return path
 

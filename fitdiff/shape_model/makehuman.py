@@ -94,8 +94,8 @@ def action_paths() -> dict[str, Path]:
 def read_target(path: Path, n_vertices: int) -> np.ndarray:
     """Displacements (n_vertices, 3) in mm of one morph target at weight 1."""
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = [line for line in raw.decode().splitlines() if line and not line.startswith("#")]
-    rows = np.array(" ".join(lines).split(), dtype=np.float64).reshape(-1, 4)
+    lines = (line for line in raw.decode().splitlines() if not line.startswith("#"))
+    rows = np.fromstring(" ".join(lines), sep=" ").reshape(-1, 4)
     displacement = np.zeros((n_vertices, 3))
     displacement[rows[:, 0].astype(np.int64)] = rows[:, 1:] * MM_PER_UNIT
     return displacement

@@ -180,7 +180,7 @@ def _snap_to_zero(triangles: np.ndarray, level: np.ndarray) -> tuple[np.ndarray,
     n = len(level)
     times = np.bincount(from_, minlength=n)
     share = step / times[from_]
-    move = sparse.csr_matrix((share, (from_, to)), (n, n)) - sparse.diags(np.bincount(from_, share, n))
+    move = sparse.csr_matrix((share, (from_, to)), (n, n)) - _diagonal(np.bincount(from_, share, n))
     return np.where(times > 0, 0.0, level), (sparse.identity(n) + move).tocsr()
 
 
