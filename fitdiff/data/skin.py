@@ -54,7 +54,7 @@ class SkinSynthesiser(nn.Module):
         self.drawing_size = drawing.size
         geometry = FaceGeometry(drawing)
         self.mottle = Mottle(drawing, self.size, stream=10)
-        self.strands = PersonNoise(SplineNoise(drawing, (0.45, 3.5)), 20, self.size)
+        self.strands = PersonNoise(SplineNoise(drawing, (0.45, 1.8)), 20, self.size)
         self.pores = PersonNoise(SplineNoise(drawing, (0.5, 0.5)), 21, self.size)
         self.regions = RegionBasis(geometry)
         self.marks = MarkPainter(drawing)

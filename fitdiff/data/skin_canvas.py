@@ -42,13 +42,30 @@ class Canvas:
             self.gloss[:, patch] = below + coverage_BP * (gloss - below)
 
     def tint(self, patch: Tensor, factor: Tensor) -> None:
-        """Multiply the diffuse albedo of a patch by (B, P) or (B, 3, P)."""
-        self.diffuse[:, :, patch] *= factor[:, None] if factor.dim() == 2 else factor
+        """Multiply the diffuse albedo of a patch by a factor that broadcasts to (B, 3, P)."""
+        self.diffuse[:, :, patch] *= factor
 
 
-def soft_step(distance: Tensor, width: Tensor | float) -> Tensor:
-    """0 to 1 as `distance` passes zero, over about four times `width` (logistic)."""
-    return torch.sigmoid(distance / width)
+def soft_step(distance: Tensor, width: Tensor | float, texel: Tensor | float = 0.0) -> Tensor:
+    """0 to 1 as `distance` passes zero: a logistic edge.
+
+    Args:
+        distance: mm. width: scale of the logistic, mm. texel: mm, by whose box filter the edge is widened.
+    """
+    return torch.sigmoid(distance / _blurred(width, 0.16 * texel))
+
+
+def stroke(distance: Tensor, width: Tensor | float, texel: Tensor | float) -> Tensor:
+    """A line with a Gaussian profile of standard deviation `width`, 1 on its axis before filtering.
+
+    The texel's box filter (standard deviation texel / sqrt(12)) widens it and thins it out by the same factor.
+    """
+    blurred = _blurred(width, 0.29 * texel)
+    return torch.exp(-0.5 * (distance / blurred).square()) * (width / blurred)
+
+
+def _blurred(width: Tensor | float, filter_width: Tensor | float) -> Tensor | float:
+    return (width**2 + filter_width**2) ** 0.5
 
 
 def columns(record: TensorRecord) -> dict[str, Tensor]:

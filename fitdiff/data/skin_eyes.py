@@ -5,13 +5,14 @@ Legend of shape suffixes: B people · P texels of the patch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas
-from fitdiff.data.skin_canvas import Canvas, columns, soft_step
+from fitdiff.data.skin_canvas import Canvas, columns, soft_step, stroke
 from fitdiff.data.skin_geometry import FaceGeometry, signed_distance
 from fitdiff.data.skin_noise import PatchNoise
 from fitdiff.data.skin_random import Draws
@@ -19,8 +20,8 @@ from fitdiff.types import TensorRecord
 
 IRIS_COLOURS = (
     (0.230, 0.330, 0.430),  # light blue
-    (0.150, 0.210, 0.250),  # blue-grey
-    (0.160, 0.190, 0.130),  # green
+    (0.155, 0.195, 0.225),  # blue-grey
+    (0.165, 0.175, 0.115),  # green
     (0.175, 0.125, 0.060),  # hazel
     (0.095, 0.048, 0.022),  # brown
     (0.042, 0.020, 0.012),  # dark brown
@@ -31,6 +32,10 @@ IRIS_COLOURS = (
 SCLERA = (0.50, 0.465, 0.43)
 CARUNCLE = (0.52, 0.24, 0.20)
 LASH = (0.012, 0.010, 0.009)
+EYE_GLOSS = 0.75
+"""F0 of the tear film: 0.06."""
+FOLD_SHADE = (0.25, 0.46, 0.42)
+"""Darkening of the albedo in the fold of the upper lid."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def palette(colours: tuple[tuple[float, float, float], ...], place: Tensor) -> T
 def sample_eyes(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_up: Tensor) -> Eyes:
     """Draw it: light eyes go with caucasian ancestry, low creases with asian, shadow and liner with make-up."""
     fair = race_B3[:, 2].pow(1.3)
-    place = 1 - fair * draws.uniform(0.0, 1.0) - draws.uniform(0.0, 0.16)
+    place = 1 - fair * draws.uniform(0.0, 1.0) - draws.uniform(0.0, 0.32)
     iris = palette(IRIS_COLOURS, place) * torch.exp(draws.normal(std=0.15))[:, None]
     heart = palette(IRIS_COLOURS, (place + draws.normal(0.05, 0.10)).clamp(0.25, 0.9)) * 1.25
     tint = torch.stack(
@@ -114,7 +119,11 @@ def sample_eyes(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
 
 
 class EyePainter(nn.Module):
-    """Paints eyeballs, lids, lashes and their make-up."""
+    """Paints eyeballs, lids, lashes and their make-up.
+
+    Distances are in mm through space: `outside` from the lids' edge, `radius` from the middle of the iris as seen from
+    the front.
+    """
 
     REACH = 15.0
 
@@ -122,117 +131,92 @@ class EyePainter(nn.Module):
         super().__init__()
         outside = signed_distance(atlas, "eyes")
         patch = (outside < self.REACH).nonzero().squeeze(1)
-        ball = atlas.mean[atlas.topology.regions["eyes"].to(atlas.mean.device)]
+        ball = atlas.mean[atlas.topology.regions["eyes"]]
         centre, _ = fit_sphere(ball[ball[:, 0] > 0])
         x = geometry.position[0, patch].abs() - centre[0]  # outwards from the pupil, on both sides
         y = geometry.position[1, patch] - centre[1]
         inner, outer = (geometry.landmarks_3d[i] - centre for i in (42, 45))
-        middle = inner[1] + (outer[1] - inner[1]) * (x - inner[0]) / (outer[0] - inner[0])
-        radius, angle = torch.hypot(x, y), torch.atan2(y, x)
-        texel = geometry.texel[patch]
+        above_corners = y - inner[1] - (outer[1] - inner[1]) * (x - inner[0]) / (outer[0] - inner[0])
         buffers = {
             "patch": patch,
+            "texel": geometry.texel[patch],
             "outside": outside[patch],
-            "upper": soft_step(y - middle, 0.8),
-            "x": x,
-            "radius": radius,
-            "texel": texel,
-            "inner": soft_step(inner[0] + 3.2 - x, 0.7),
-            "outer_end": soft_step(x - (outer[0] - 5), 1.5),
-            "wing_line": y - middle - 0.45 * (x - outer[0] + 2.0),
+            "radius": torch.hypot(x, y),
+            "upper": soft_step(above_corners, 0.8),
+            "caruncle": soft_step(inner[0] + 3.2 - x, 0.7),
+            "outer_end": soft_step(x - outer[0] + 5, 1.5),
+            "crease_span": soft_step(x - inner[0] + 1, 1.5) * soft_step(outer[0] + 3 - x, 1.5),
             "beyond": x - outer[0],
+            "above_wing": above_corners - 0.45 * (x - outer[0] + 2),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
-        turn = geometry.signed[patch].sign() * 40 + angle * 6  # both eyes have strands of their own
-        self.fibres = PatchNoise(
-            torch.stack([turn, radius], 1), ((-60, 60), (0, 8)), (0.5, 2.5), texel * 6 / radius.clamp_min(1.5)
-        )
+        turn = geometry.signed[patch].sign() * 40 + torch.atan2(y, x) * 6  # each eye has strands of its own
+        wedge = self.texel * 6 / self.radius.clamp_min(1.5)
+        self.fibres = PatchNoise(torch.stack([turn, self.radius], 1), ((-60, 60), (0, 8)), (0.5, 2.5), wedge)
 
     def forward(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
         """Change the canvas in place; `fibres_BP` is noise from `self.fibres`."""
         self._paint_lids(canvas, eyes)
+        self._paint_shadow(canvas, eyes)
         self._paint_eyeball(canvas, eyes, fibres_BP)
         self._paint_lashes(canvas, eyes)
 
-    def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
-        e = columns(eyes)
-        soft = (0.15**2 + (0.45 * self.texel).square()).sqrt()
-        disc = soft_step(e["radius"] - self.radius, soft)
-        share = (self.radius / e["radius"]).clamp(0, 1)
-        heart = torch.exp(-0.5 * ((share - 0.38) / 0.16).square())
-        iris = torch.lerp(eyes.iris[..., None], eyes.heart[..., None], 0.55 * heart[:, None])
-        limbus = 1 - e["limbus"] * torch.exp(-0.5 * ((self.radius - e["radius"] + 0.3) / 0.6).square())
-        iris = iris * (limbus * (1 + e["fibres"] * fibres_BP).clamp(0.4, 1.8))[:, None]
-        iris = iris * (1 - 0.985 * soft_step(e["pupil"] - self.radius, soft))[:, None]
-        sclera = torch.lerp(
-            eyes.sclera[..., None], iris.new_tensor(CARUNCLE)[:, None], (0.75 * self.inner).expand_as(disc)[:, None]
-        )
-        sclera = sclera * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
-        ball = torch.lerp(sclera, iris, disc[:, None])
-        lid_shade = 1 - (0.58 * self.upper + 0.20) * torch.exp(self.outside.clamp_max(0) / 1.7)
-        inside = soft_step(-self.outside, (0.12**2 + (0.4 * self.texel).square()).sqrt()).expand(len(disc), -1)
-        canvas.cover(self.patch, inside, ball * lid_shade, 0.75)
-
     def _paint_lids(self, canvas: Canvas, eyes: Eyes) -> None:
         e = columns(eyes)
-        above = self.outside.clamp_min(0)
-        lid = self.upper * soft_step(e["crease_height"] - above, 0.9)
-        hollow = self.upper * torch.exp(
-            -0.5 * ((above - e["crease_height"]) / (0.7**2 + (0.3 * self.texel).square()).sqrt()).square()
-        )
-        fade = soft_step(self.x + 13, 1.5) * soft_step(15 - self.x, 1.5)
-        warm = canvas.diffuse.new_tensor([0.30, 0.55, 0.50])[:, None]
-        canvas.tint(self.patch, torch.exp(-(0.42 * e["crease"] * hollow * fade)[:, None] * warm * 2))
-        groove = 0.30 * e["crease"] * hollow * fade
-        canvas.height[:, self.patch] -= groove
-        waterline = (1 - self.upper) * torch.exp(-0.5 * ((self.outside - 0.5) / (0.5 + 0.2 * self.texel)).square())
-        pink = (
-            canvas.diffuse.new_tensor([[0.60, 0.30, 0.26]])
-            * canvas.diffuse[:, :, self.patch].mean(2).mean(1)[:, None].sqrt()
-            * 1.3
-        )
-        canvas.cover(self.patch, (0.35 * waterline).expand(len(lid), -1), pink, 0.55)
-        spread = soft_step(e["crease_height"] + 3.0 - above, 1.6) * self.upper + 0.45 * self.outer_end * soft_step(
-            3.5 - above, 1.2
-        )
-        canvas.cover(self.patch, (e["shadow_opacity"] * spread).clamp(0, 0.9), eyes.shadow)
+        fold = e["crease"] * self.upper * self.crease_span * stroke(self.outside - e["crease_height"], 0.7, self.texel)
+        canvas.tint(self.patch, torch.exp(-fold[:, None] * canvas.diffuse.new_tensor(FOLD_SHADE)[:, None]))
+        canvas.height[:, self.patch] -= 0.30 * fold
+        waterline = (1 - self.upper) * stroke(self.outside - 0.5, 0.5, self.texel)
+        canvas.tint(self.patch, 1 + waterline * canvas.diffuse.new_tensor([[0.10], [-0.16], [-0.12]]))
+        canvas.gloss[:, self.patch] += 0.15 * waterline
+
+    def _paint_shadow(self, canvas: Canvas, eyes: Eyes) -> None:
+        e = columns(eyes)
+        lid = self.upper * soft_step(e["crease_height"] + 3 - self.outside, 1.6)
+        corner = 0.45 * self.outer_end * soft_step(3.5 - self.outside, 1.2)
+        canvas.cover(self.patch, (e["shadow_opacity"] * (lid + corner)).clamp(0, 0.9), eyes.shadow)
+
+    def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
+        ball = torch.lerp(self._sclera(eyes), self._iris(eyes, fibres_BP), self._disc(eyes.radius)[:, None])
+        lid_shade = 1 - (0.58 * self.upper + 0.20) * torch.exp(self.outside.clamp_max(0) / 1.7)
+        inside = soft_step(-self.outside, 0.12, self.texel).expand(len(ball), -1)
+        canvas.cover(self.patch, inside, ball * lid_shade, EYE_GLOSS)
+
+    def _disc(self, radius_B: Tensor) -> Tensor:
+        """(B, P) share of each texel within a distance of the pupil's middle."""
+        return soft_step(radius_B[:, None] - self.radius, 0.15, self.texel)
+
+    def _sclera(self, eyes: Eyes) -> Tensor:
+        caruncle = eyes.sclera.new_tensor(CARUNCLE)[:, None]
+        sclera = torch.lerp(eyes.sclera[..., None], caruncle, 0.75 * self.caruncle)
+        return sclera * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
+
+    def _iris(self, eyes: Eyes, fibres_BP: Tensor) -> Tensor:
+        e = columns(eyes)
+        heart = 0.55 * torch.exp(-0.5 * ((self.radius / e["radius"] - 0.38) / 0.16).square())
+        colour = torch.lerp(eyes.iris[..., None], eyes.heart[..., None], heart[:, None])
+        limbus = 1 - e["limbus"] * stroke(self.radius - e["radius"] + 0.3, 0.6, self.texel)
+        strands = (1 + e["fibres"] * fibres_BP).clamp(0.4, 1.8)
+        return colour * (limbus * strands * (1 - 0.985 * self._disc(eyes.pupil)))[:, None]
 
     def _paint_lashes(self, canvas: Canvas, eyes: Eyes) -> None:
         e = columns(eyes)
-        blur = 0.25 * self.texel
-        not_inner = 1 - 0.8 * self.inner
-        width = (e["lash_width"].square() + blur.square()).sqrt()
-        upper = (
-            e["lashes"]
-            * self.upper
-            * torch.exp(-0.5 * ((self.outside - 0.35) / width).square())
-            * e["lash_width"]
-            / width
-        )
-        width = (0.45**2 + blur.square()).sqrt()
-        lower = (
-            e["lower_lashes"]
-            * (1 - self.upper)
-            * torch.exp(-0.5 * ((self.outside - 0.9) / width).square())
-            * 0.45
-            / width
-        )
-        width = (0.8**2 + blur.square()).sqrt()
-        liner = (
-            e["liner"]
-            * torch.exp(-0.5 * ((self.outside - 0.6) / width).square())
-            * (self.upper + 0.35 * (1 - self.upper))
-            * 0.8
-            / width
-        )
-        tip = e["wing"].clamp_min(0.1)
-        wing = e["liner"] * soft_step(tip - self.beyond, 0.5) * soft_step(self.beyond + 1.5, 0.5) * (e["wing"] > 0.3)
-        wing = wing * torch.exp(
-            -0.5 * (self.wing_line / (0.9 * (1 - self.beyond / (tip + 0.5)).clamp(0.15, 1))).square()
-        )
-        dark = 1 - (1 - upper) * (1 - lower) * (1 - liner * 0.9) * (1 - 0.85 * wing)
-        canvas.cover(self.patch, (dark * not_inner).clamp(0, 0.97), canvas.diffuse.new_tensor([LASH]), 0.2)
+        lower = 1 - self.upper
+        bare = [
+            1 - e["lashes"] * self.upper * stroke(self.outside - 0.35, e["lash_width"], self.texel),
+            1 - e["lower_lashes"] * lower * stroke(self.outside - 0.9, 0.45, self.texel),
+            1 - 0.9 * e["liner"] * (self.upper + 0.35 * lower) * stroke(self.outside - 0.6, 0.8, self.texel),
+            1 - 0.85 * e["liner"] * self._wing(e["wing"]),
+        ]
+        dark = (1 - math.prod(bare)) * (1 - 0.8 * self.caruncle)
+        canvas.cover(self.patch, dark.clamp(0, 0.97), canvas.diffuse.new_tensor([LASH]), 0.2)
+
+    def _wing(self, length_B1: Tensor) -> Tensor:
+        """(B, P) a stroke of liner beyond the outer corner, thinning to its tip."""
+        thickness = 0.9 * (1 - self.beyond / (length_B1 + 0.5)).clamp(0.15, 1)
+        along = soft_step(length_B1 - self.beyond, 0.5) * soft_step(self.beyond + 1.5, 0.5)
+        return (length_B1 > 0.3) * along * stroke(self.above_wing, thickness, self.texel)
 
 
 def fit_sphere(points_P3: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fitdiff.data.skin_canvas import columns
+from fitdiff.data.skin_canvas import columns, soft_step
 from fitdiff.data.skin_geometry import FaceGeometry, height_above, nearest_on_polyline, smooth_curve
 from fitdiff.data.skin_noise import PatchNoise
 from fitdiff.data.skin_random import Draws
@@ -112,25 +112,25 @@ def sample_hair(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
     brow_dark = draws.normal(0.12, 0.08)
     brows = Brows(
         colour=hair_colour((eumelanin + brow_dark).clamp(0.12, 1.1), pheomelanin, brow_grey),
-        opacity=(draws.normal(0.72, 0.14) + 0.08 * male + 0.12 * made_up - 0.15 * age).clamp(0.25, 0.97),
-        thickness=(5.4 + 2.4 * male - 0.8 * made_up) * torch.exp(draws.normal(std=0.24)),
-        lift=draws.normal(-0.8 * male, 1.3),
-        arch=draws.normal(0.9 - 1.2 * male, 1.4),
-        tilt=draws.normal(std=1.8),
-        start=draws.normal(0.04 - 0.04 * male, 0.05),
-        end=draws.normal(0.93, 0.06),
+        opacity=(draws.normal(0.76, 0.13) + 0.08 * male + 0.12 * made_up - 0.15 * age).clamp(0.25, 0.97),
+        thickness=((5.4 + 2.4 * male - 0.8 * made_up) * torch.exp(draws.normal(std=0.32))).clamp(2.5, 11.0),
+        lift=draws.normal(-0.8 * male, 2.0),
+        arch=draws.normal(0.9 - 1.2 * male, 1.7),
+        tilt=draws.normal(std=2.2),
+        start=draws.normal(0.04 - 0.04 * male, 0.07),
+        end=draws.normal(0.93, 0.08),
         softness=draws.uniform(0.5, 1.1) - 0.2 * made_up,
-        hairiness=draws.uniform(0.2, 0.45) * (1 - 0.4 * made_up),
+        hairiness=draws.uniform(0.12, 0.32) * (1 - 0.4 * made_up),
     )
     beard = _sample_beard(draws, eumelanin, pheomelanin, greying, male, age)
     balding = male * torch.sigmoid((age - 0.55 + draws.normal(std=0.3)) / 0.12)
     hairline = Hairline(
         colour=hair_colour(eumelanin.clamp(0.05, 1.1), pheomelanin, head_grey),
         opacity=((0.78 + 0.4 * draws.uniform()).clamp_max(1) * (1 - balding * draws.uniform(0.3, 1.0))).clamp(0, 1),
-        height=draws.normal(47.0, 5.0) + 12 * balding,
+        height=draws.normal(47.0, 7.0) + 12 * balding,
         corners=(draws.normal(3.0, 3.0) + 5 * male + 14 * balding).clamp_min(-2),
         peak=draws.normal(1.0, 2.0).clamp_min(0),
-        side=draws.normal(1.0, 3.5),
+        side=draws.normal(1.0, 5.0),
         softness=draws.uniform(1.5, 4.0),
         bottom=torch.where(draws.uniform() < 0.12 + 0.75 * (1 - male), -300.0, draws.normal(-14.0, 9.0)),
     )
@@ -191,11 +191,10 @@ class BrowPainter(nn.Module):
         above = self.above - b["lift"] - b["arch"] * (peak - 0.35) - b["tilt"] * (self.along - 0.5)
         profile = (0.72 + 0.28 * torch.sigmoid((t - 0.18) * 14)) * (1 - t.clamp(0, 1).pow(2.6)).clamp_min(0) ** 0.8
         half = 0.5 * b["thickness"] * profile
-        soft = (b["softness"].square() + 0.1 * self.texel.square()).sqrt()
         # Sparse at the inner end and along the upper edge, denser along the lower edge.
-        upper_edge = torch.sigmoid((half - above) / (soft * 0.75))
-        lower_edge = torch.sigmoid((half + above) / (soft * 0.55))
-        ends = torch.sigmoid((t - 0.015) * self.length / (1.6 * soft + 0.8)) * torch.sigmoid((1 - t) * self.length / 2)
+        upper_edge = soft_step(half - above, 0.75 * b["softness"], self.texel)
+        lower_edge = soft_step(half + above, 0.55 * b["softness"], self.texel)
+        ends = soft_step(t * self.length - 0.8, 1.6 * b["softness"] + 0.8) * soft_step((1 - t) * self.length, 2.0)
         density = b["opacity"] * upper_edge * lower_edge * ends
         texture = 1 + b["hairiness"] * torch.tanh(hairs_BP)
         return (density * texture).clamp(0, 1)
@@ -217,7 +216,7 @@ class BeardPainter(nn.Module):
         for zone, amount in zip(self.zones_ZP, beard.zones.unbind(1), strict=True):
             bare = bare * (1 - amount[:, None] * zone)
         density = 1 - bare
-        rough = 1 + 0.10 * patchiness_BN[:, self.patch] + 0.22 * hairs_BN[:, self.patch]
+        rough = 1 + 0.10 * patchiness_BN[:, self.patch] + 0.18 * hairs_BN[:, self.patch]
         return (density * rough).clamp(0, 1)
 
 
@@ -240,19 +239,19 @@ def _beard_zones(g: FaceGeometry) -> Tensor:
 
     def band(points: Tensor, half_width: float, softness: float) -> Tensor:
         distance, _ = nearest_on_polyline(texels, smooth_curve(points))
-        return torch.sigmoid((half_width - distance) / softness)
+        return soft_step(half_width - distance, softness)
 
     below = -height_above(g.side, g.up, smooth_curve(edge))
-    beyond = torch.sigmoid((g.side - g.at(14)[0] + 16) / 4)
-    sideburn = beyond * torch.sigmoid((g.at(16)[1] + 22 - g.up) / 4)
+    beyond = soft_step(g.side - g.at(14)[0] + 16, 4.0)
+    sideburn = beyond * soft_step(g.at(16)[1] + 22 - g.up, 4.0)
     return torch.stack(
         [
             band(moustache, 4.2, 1.3),
             g.bump(g.at(57, up=-6), (5, 4)),
             g.bump(g.at(8, up=4), (17, 11)),
             band(circle, 4.0, 1.6),
-            torch.sigmoid((below - 14) / 5),
-            torch.sigmoid(below / 3.5) * torch.sigmoid((g.side - 22) / 4),
+            soft_step(below - 14, 5.0),
+            soft_step(below, 3.5) * soft_step(g.side - 22, 4.0),
             sideburn,
         ]
     )
@@ -281,8 +280,7 @@ class HairlinePainter(nn.Module):
             + h["corners"] * corner
             - h["peak"] * peak
             - fall
-            - h["side"] * torch.sigmoid((self.side - self.temple) / 5)
+            - h["side"] * soft_step(self.side - self.temple, 5.0)
         )
         inside = self.above - edge + 1.8 * wobble_BN + 0.8 * h["softness"] * strands_BN
-        soft = (h["softness"].square() + 0.1 * self.texel.square()).sqrt()
-        return h["opacity"] * torch.sigmoid(inside / soft) * torch.sigmoid((self.up - h["bottom"]) / 4)
+        return h["opacity"] * soft_step(inside, h["softness"], self.texel) * soft_step(self.up - h["bottom"], 4.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas
-from fitdiff.data.skin_canvas import Canvas, soft_step
+from fitdiff.data.skin_canvas import Canvas, soft_step, stroke
 from fitdiff.data.skin_eyes import palette
 from fitdiff.data.skin_geometry import FaceGeometry, distance_to_segments, inside_polygon, signed_distance, smooth_curve
 from fitdiff.data.skin_random import Draws
@@ -58,8 +58,8 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     dark = torch.sigmoid((melanin - 3.0) / 0.8)
     pigments = torch.stack(
         [
-            draws.normal(0.03 - 0.05 * dark, 0.08),
-            draws.normal(1.25 - 0.25 * age - 0.1 * male, 0.32),
+            draws.normal(0.04 - 0.05 * dark, 0.12),
+            draws.normal(1.25 - 0.25 * age - 0.1 * male, 0.42),
             draws.normal(-0.05, 0.12),
         ],
         1,
@@ -68,7 +68,7 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     return Lips(
         pigments=pigments,
         lower=draws.normal(0.25 + 0.3 * dark, 0.22),
-        rim=draws.normal(-0.2 * age, 0.45),
+        rim=draws.normal(-0.2 * age, 0.7),
         softness=draws.uniform(0.45, 1.0) + 0.3 * age,
         border=draws.uniform(0.0, 0.12),
         lines=(draws.uniform(0.02, 0.07) + 0.05 * age) * (1 - 0.3 * worn),
@@ -99,7 +99,7 @@ class MouthPainter(nn.Module):
             "cavity": signed_distance(atlas, "inner_mouth")[patch],
             "texel": texel,
             "below": soft_step(geometry.at(62, 66)[1] - geometry.up[patch], 1.5),
-            "teeth": soft_step(in_teeth, 0.2 + 0.3 * texel),
+            "teeth": soft_step(in_teeth, 0.2, texel),
             "tooth_light": (1 - 0.35 * torch.exp(-gap / 0.5)) * (1 - 0.5 * torch.exp(-in_teeth.clamp_min(0) / 1.5)),
         }
         for name, value in buffers.items():
@@ -117,8 +117,7 @@ class MouthPainter(nn.Module):
 
     def mask(self, lips: Lips) -> Tensor:
         """(B, P) share of each texel of the patch that is lip."""
-        soft = (lips.softness[:, None].square() * 0.35 + (0.4 * self.texel).square()).sqrt()
-        return soft_step(lips.rim[:, None] - self.outside, soft)
+        return soft_step(lips.rim[:, None] - self.outside, 0.6 * lips.softness[:, None], self.texel)
 
     def pigments(self, lips: Lips, melanin: Tensor) -> Tensor:
         """(B, 3, P) pigments that the lips add to the skin's."""
@@ -128,7 +127,7 @@ class MouthPainter(nn.Module):
         pinker = (lips.lower[:, None] * self.below * mask).clamp(-0.6, 1.2)
         added[:, 0] -= 0.12 * melanin[:, None] * pinker
         added[:, 1] += 0.30 * pinker
-        border = lips.border[:, None] * torch.exp(-0.5 * ((self.outside - 1.8) / 1.1).square())
+        border = lips.border[:, None] * stroke(self.outside - 1.8, 1.1, self.texel)
         added[:, 0] -= melanin[:, None] * border
         return added
 
@@ -138,15 +137,16 @@ class MouthPainter(nn.Module):
         lines = lines_BN[:, self.patch]
         canvas.gloss[:, self.patch] += mask * (lips.gloss[:, None] * (1 - 0.05 * lines) - canvas.gloss[:, self.patch])
         canvas.height[:, self.patch] += mask * lips.lines[:, None] * lines
-        canvas.tint(self.patch, 1 - 0.05 * mask * (lips.lines[:, None] / 0.07) * lines.clamp(-2, 2))
-        edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.outside, 0.25 + 0.35 * self.texel)
+        contrast = 0.7 * lips.lines[:, None]
+        canvas.tint(self.patch, (1 - contrast * mask * lines.clamp(-2, 2))[:, None])
+        edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.outside, 0.25, self.texel)
         canvas.cover(self.patch, edge, lips.stick)
         self._paint_cavity(canvas, lips)
 
     def _paint_cavity(self, canvas: Canvas, lips: Lips) -> None:
-        seam = torch.exp(-0.5 * (self.cavity.clamp_min(0) / (1.2 + 0.3 * self.texel)).square())
-        canvas.tint(self.patch, (1 - 0.45 * seam).expand(len(lips.gloss), -1))
-        inside = soft_step(-self.cavity - 0.3, 0.3 + 0.3 * self.texel).expand(len(lips.gloss), -1)
+        seam = stroke(self.cavity.clamp_min(0), 1.2, self.texel)
+        canvas.tint(self.patch, 1 - 0.45 * seam)
+        inside = soft_step(-self.cavity - 0.3, 0.3, self.texel).expand(len(lips.gloss), -1)
         canvas.cover(self.patch, inside, canvas.diffuse.new_tensor([MOUTH]), 0.5)
         teeth = lips.teeth[..., None] * self.tooth_light
         canvas.cover(self.patch, inside * self.teeth, teeth, 0.6)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fitdiff.data.skin_canvas import soft_step, stroke
 from fitdiff.data.skin_geometry import FaceGeometry, nearest_on_polyline, smooth_curve
 from fitdiff.data.skin_random import Draws
 from fitdiff.types import TensorRecord
@@ -109,8 +110,8 @@ class ReliefPainter(nn.Module):
         self.register_buffer("patch", patch, persistent=False)
         # Lines dip slightly over the nose and fall off towards the temples, as the frontalis muscle does.
         self.register_buffer("above", above[patch] + 0.004 * (side - 18).clamp_min(0) ** 2 * 1.2, persistent=False)
-        self.register_buffer("fade", torch.sigmoid((44 - side) / 5), persistent=False)
-        self.register_buffer("width", (geometry.texel[patch].square() * 0.15 + 0.9).sqrt(), persistent=False)
+        self.register_buffer("fade", soft_step(44 - side, 5.0), persistent=False)
+        self.register_buffer("texel", geometry.texel[patch], persistent=False)
 
     def forward(self, relief: Relief, wobble_BN: Tensor, strength_BN: Tensor) -> Tensor:
         """(B, N) mm, zero or negative.
@@ -121,10 +122,10 @@ class ReliefPainter(nn.Module):
         """
         height = -(relief.creases @ self.creases_GN) * (1 + 0.2 * strength_BN).clamp(0.3, 1.7)
         above = self.above + 1.8 * wobble_BN[:, self.patch]
-        distance = (above[:, None] - relief.forehead_height[..., None]) / self.width
-        lines = (relief.forehead_depth[..., None] * torch.exp(-0.5 * distance.square())).sum(1)
+        lines = stroke(above[:, None] - relief.forehead_height[..., None], 0.95, self.texel)
+        depth = (relief.forehead_depth[..., None] * lines).sum(1)
         uneven = (0.8 + 0.6 * strength_BN[:, self.patch]).clamp_min(0)
-        height[:, self.patch] -= lines * uneven * self.fade / self.width
+        height[:, self.patch] -= depth * uneven * self.fade
         return height
 
 
@@ -135,6 +136,5 @@ def _groove(geometry: FaceGeometry, crease: Crease) -> Tensor:
     curve = smooth_curve(points)
     distance, along = nearest_on_polyline(texels, curve)
     t = along / curve.diff(dim=0).norm(dim=1).sum()
-    width = (crease.width**2 + 0.15 * geometry.texel.square()).sqrt()
-    ends = torch.sigmoid(12 * t - 3) * torch.sigmoid(9 - 12 * t)
-    return torch.exp(-0.5 * (distance / width).square()) * ends * crease.width / width
+    ends = soft_step(t - 0.25, 1 / 12) * soft_step(0.75 - t, 1 / 12)
+    return stroke(distance, crease.width, geometry.texel) * ends

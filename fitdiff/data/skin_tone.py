@@ -66,7 +66,7 @@ REGIONS = {
     "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.05), (-0.04, 0.09), (0.06, 0.04)),
     "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.04, 0.09), (0.01, 0.04)),
     "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.06), (-0.10, 0.12), (-0.03, 0.03)),
-    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.07, 0.09), (0.10, 0.18), (0.02, 0.03)),
+    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.09, 0.06), (0.10, 0.18), (0.02, 0.03)),
     "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.08, 0.08), (0.15, 0.15), (0.02, 0.02)),
     "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.09, 0.09), (0.18, 0.18), (0.03, 0.04)),
     "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.08), (0.06, 0.12), (-0.02, 0.03)),
@@ -133,8 +133,8 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     carotene = draws.normal(std=0.16) + race_B3 @ race_B3.new_tensor([0.0, 0.16, -0.08])
     table = torch.tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()]).to(race_B3)  # (G, 3, 2)
     values = table[..., 0].T + table[..., 1].T * regions_B3G.clamp(-2.5, 2.5)
-    contrast = torch.exp(draws.normal(std=0.35))
-    ruddy = torch.exp(draws.normal(std=0.4)) * (0.85 + 0.5 * age)
+    contrast = torch.exp(draws.normal(0.1, 0.45).clamp_max(0.9))
+    ruddy = torch.exp(draws.normal(0.05, 0.5).clamp_max(0.7)) * (0.85 + 0.5 * age)
     regions = torch.stack(
         [
             values[:, 0] * (melanin * contrast)[:, None],
