@@ -76,6 +76,8 @@ class TensorRecord:
                 return type(values[0]).cat(values)
             if isinstance(values[0], (list, tuple)):
                 return type(values[0])(join(list(column)) for column in zip(*values, strict=True))
+            if values[0] is None and any(value is not None for value in values):
+                raise ValueError(f"cannot join {cls.__name__}s of which some lack a part that others have")
             return values[0]
 
         return replace(first, **{f.name: join([getattr(r, f.name) for r in records]) for f in fields(first)})  # type: ignore[type-var]
@@ -89,11 +91,14 @@ class FaceMaps(TensorRecord):
         diffuse_albedo: (B, 3, R, R) linear light in [0, 1].
         specular_albedo: (B, 3, R, R) F0 / 0.08, linear, in [0, 1].
         normals: (B, 3, R, R) tangent space, unit length.
+        occlusion: (B, 1, R, R) share of the surrounding light that reaches the point, in [0, 1]; None is 1 everywhere.
+            Baked by whoever has it; not generated, so not one of the nine channels.
     """
 
     diffuse_albedo: Tensor
     specular_albedo: Tensor
     normals: Tensor
+    occlusion: Tensor | None = None
 
     def to_tensor(self) -> Tensor:
         """Pack as the (B, 9, R, R) tensor in [-1, 1] that networks see: sRGB diffuse, specular, normals."""
@@ -136,17 +141,28 @@ class Camera(TensorRecord):
 
 @dataclass(frozen=True)
 class Lighting(TensorRecord):
-    """Ambient plus directional lights, in camera space.
+    """What lights a face: surroundings (ambient, harmonics, reflections) and lamps, in the axes of camera space.
+
+    The unit is *received light*, irradiance / pi, linear RGB: 1 shows a diffuse albedo as it is.
 
     Attributes:
-        ambient: (B, 3) linear RGB radiance that reaches every point.
-        directions: (B, L, 3) from the surface towards the light; normalised where used.
-        colours: (B, L, 3) linear RGB.
+        ambient: (B, 3) received from the surroundings at every point, whichever way it faces.
+        directions: (B, L, 3) from the head's origin towards each lamp; normalised where used.
+        colours: (B, L, 3) received from each lamp by a surface at the head's origin that faces it.
+        proximity: (B, L) 1 / distance of each lamp from the head's origin in 1/mm; 0, or None for all, is infinitely
+            far: a directional light.
+        harmonics: (B, 8, 3) coefficients of the real spherical harmonics of orders 1 and 2 in the surface normal, of
+            what is received from the surroundings beyond `ambient` (see `renderer.lights`); None is 0.
+        reflections: (B, 3, H, 2H) longitude-latitude map of the surroundings as a mirror-like lobe sees them, already
+            filtered for the renderer's shininess (see `renderer.lights`); None is black.
     """
 
     ambient: Tensor
     directions: Tensor
     colours: Tensor
+    proximity: Tensor | None = None
+    harmonics: Tensor | None = None
+    reflections: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -158,21 +174,26 @@ class Scene(TensorRecord):
     expression: Tensor
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Flat, named by the leaf fields (`rotation`, ..., `expression`): for storage and for optimisers."""
+        """Flat, named by the leaf fields (`rotation`, ..., `expression`): for storage and for optimisers.
+
+        Parts of the light that are None are left out.
+        """
         camera = {f.name: getattr(self.camera, f.name) for f in fields(self.camera)}
         lighting = {f.name: getattr(self.lighting, f.name) for f in fields(self.lighting)}
-        return {**camera, **lighting, "expression": self.expression}
+        present = {name: value for name, value in lighting.items() if value is not None}
+        return {**camera, **present, "expression": self.expression}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Scene:
         """Inverse of `to_tensors`; other keys are ignored."""
         camera = Camera(**{f.name: tensors[f.name] for f in fields(Camera)})
-        lighting = Lighting(**{f.name: tensors[f.name] for f in fields(Lighting)})
+        lighting = Lighting(**{f.name: tensors[f.name] for f in fields(Lighting) if f.name in tensors})
         return cls(camera, lighting, tensors["expression"])
 
 
-SCENE_KEYS = (*(f.name for f in fields(Camera)), *(f.name for f in fields(Lighting)), "expression")
-"""Keys of `Scene.to_tensors`."""
+LAMPS_AND_HARMONICS = ("ambient", "directions", "colours", "proximity", "harmonics")
+SCENE_KEYS = (*(f.name for f in fields(Camera)), *LAMPS_AND_HARMONICS, "expression")
+"""Keys of `Scene.to_tensors` for the scene of a stored portrait."""
 
 
 @dataclass(frozen=True)

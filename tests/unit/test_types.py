@@ -1,11 +1,11 @@
 """The records: packing of maps, and the operations of `TensorRecord`."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from fitdiff.types import Camera, FaceMaps, IdentityFeatures, Lighting, Observation, Scene, Topology
+from fitdiff.types import SCENE_KEYS, Camera, FaceMaps, IdentityFeatures, Lighting, Observation, Scene, Topology
 
 
 def maps(batch=2, side=5, dtype=torch.float64):
@@ -18,7 +18,13 @@ def maps(batch=2, side=5, dtype=torch.float64):
 
 def scene(batch=2):
     camera = Camera(torch.randn(batch, 3), torch.randn(batch, 3), torch.rand(batch), torch.zeros(batch, 2))
-    lighting = Lighting(torch.rand(batch, 3), torch.randn(batch, 4, 3), torch.rand(batch, 4, 3))
+    lighting = Lighting(
+        torch.rand(batch, 3),
+        torch.randn(batch, 4, 3),
+        torch.rand(batch, 4, 3),
+        proximity=torch.rand(batch, 4) / 500,
+        harmonics=torch.randn(batch, 8, 3),
+    )
     return Scene(camera, lighting, torch.rand(batch, 6))
 
 
@@ -26,7 +32,9 @@ def assert_same(first, second):
     """Compare two records tensor by tensor."""
     for field in fields(first):
         a, b = getattr(first, field.name), getattr(second, field.name)
-        if isinstance(a, torch.Tensor):
+        if a is None or b is None:
+            assert a is b, field.name
+        elif isinstance(a, torch.Tensor):
             assert torch.equal(a, b), field.name
         elif isinstance(a, tuple):
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -102,6 +110,15 @@ def test_index_and_cat_are_inverse():
     assert_same(Scene.cat([whole[:2], whole[2:3], whole[3:]]), whole)
     features = IdentityFeatures(torch.rand(3, 4), (torch.rand(3, 2), torch.rand(3, 5)))
     assert_same(IdentityFeatures.cat([features[:1], features[1:]]), features)
+
+
+def test_parts_of_the_light_that_are_absent_stay_absent():
+    bare = replace(scene(2).lighting, proximity=None, harmonics=None)
+    without = replace(scene(2), lighting=bare)
+    assert set(SCENE_KEYS) - set(without.to_tensors()) == {"proximity", "harmonics"}
+    assert_same(Scene.from_tensors(without.to_tensors()), without)
+    with pytest.raises(ValueError, match="lack a part"):
+        Lighting.cat([scene(2).lighting, bare])
 
 
 def test_index_tensor_selects_people():

@@ -36,7 +36,14 @@ def sample_scenes(seed: int, indices: Sequence[int], views: int, n_expression: i
     depth = focal * FACE_HALF_HEIGHT / columns["fill"]
     translation = torch.cat([columns["offset"] * (depth / focal)[:, None], -depth[:, None]], 1)
     camera = Camera(rotation, translation, focal, torch.zeros(len(draws), 2))
-    return Scene(camera, Lighting(columns["ambient"], columns["directions"], columns["colours"]), columns["expression"])
+    lighting = Lighting(
+        columns["ambient"],
+        columns["directions"],
+        columns["colours"],
+        proximity=torch.zeros(len(draws), columns["colours"].shape[1]),
+        harmonics=torch.zeros(len(draws), 8, 3),
+    )
+    return Scene(camera, lighting, columns["expression"])
 
 
 def _draw(rng: np.random.Generator, n_expression: int) -> dict[str, np.ndarray]:
