@@ -15,7 +15,7 @@ from fitdiff.data.atlas import UvAtlas
 from fitdiff.data.skin_canvas import Canvas, columns, soft_step, stroke
 from fitdiff.data.skin_geometry import FaceGeometry, signed_distance
 from fitdiff.data.skin_noise import PatchNoise
-from fitdiff.data.skin_random import Draws
+from fitdiff.randomness import Draws
 from fitdiff.types import TensorRecord
 
 IRIS_COLOURS = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fitdiff.data.skin_canvas import columns, soft_step
 from fitdiff.data.skin_geometry import FaceGeometry, height_above, nearest_on_polyline, smooth_curve
 from fitdiff.data.skin_noise import PatchNoise
-from fitdiff.data.skin_random import Draws
+from fitdiff.randomness import Draws
 from fitdiff.types import TensorRecord
 
 WHITE_BLOND = (0.62, 0.50, 0.34)

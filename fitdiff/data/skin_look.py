@@ -12,9 +12,9 @@ from fitdiff.data.skin_eyes import Eyes, sample_eyes
 from fitdiff.data.skin_hair import Hair, sample_hair
 from fitdiff.data.skin_marks import Marks, sample_marks
 from fitdiff.data.skin_mouth import Lips, sample_lips
-from fitdiff.data.skin_random import Draws, draw_normals
 from fitdiff.data.skin_relief import Relief, sample_relief
 from fitdiff.data.skin_tone import REGIONS, Complexion, sample_complexion
+from fitdiff.randomness import Draws, draw_normals
 from fitdiff.types import TensorRecord
 
 TRAIT_STREAM, REGION_STREAM, MARK_STREAM = 100, 1, 2

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas
-from fitdiff.data.skin_random import Draws, draw_normals
+from fitdiff.randomness import Draws, draw_normals
 from fitdiff.types import TensorRecord
 
 

@@ -14,7 +14,7 @@ from fitdiff.data.atlas import UvAtlas
 from fitdiff.data.skin_canvas import Canvas, soft_step, stroke
 from fitdiff.data.skin_eyes import palette
 from fitdiff.data.skin_geometry import FaceGeometry, distance_to_segments, inside_polygon, signed_distance, smooth_curve
-from fitdiff.data.skin_random import Draws
+from fitdiff.randomness import Draws
 from fitdiff.types import TensorRecord
 
 LIPSTICKS = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas
-from fitdiff.data.skin_random import draw_normals
+from fitdiff.randomness import draw_normals
 
 UNIT = math.sqrt(151 / 315)
 """Root of the mean energy of a cubic B-spline's samples: dividing by it gives the noise unit variance."""

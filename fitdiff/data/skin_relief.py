@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fitdiff.data.skin_canvas import soft_step, stroke
 from fitdiff.data.skin_geometry import FaceGeometry, nearest_on_polyline, smooth_curve
-from fitdiff.data.skin_random import Draws
+from fitdiff.randomness import Draws
 from fitdiff.types import TensorRecord
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.data.skin_geometry import FaceGeometry
-from fitdiff.data.skin_random import Draws
+from fitdiff.randomness import Draws
 from fitdiff.types import TensorRecord
 
 BASE = (0.766, 0.584, 0.493)

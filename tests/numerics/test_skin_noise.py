@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from fitdiff.data.atlas import UvAtlas
 from fitdiff.data.skin_marks import MarkPainter, Marks
 from fitdiff.data.skin_noise import FIELDS, Mottle, PatchNoise, SplineNoise, mirror
-from fitdiff.data.skin_random import Draws, draw_normals
+from fitdiff.randomness import Draws, draw_normals
 from fitdiff.types import Topology
 
 WIDTH, HEIGHT = 160.0, 120.0
