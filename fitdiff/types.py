@@ -70,14 +70,14 @@ class TensorRecord:
         first = records[0]
 
         def join(values: list[Any]) -> Any:
+            if len({value is None for value in values}) > 1:
+                raise ValueError(f"cannot join {cls.__name__}s of which some lack a part that others have")
             if isinstance(values[0], Tensor):
                 return torch.cat(values)
             if isinstance(values[0], TensorRecord):
                 return type(values[0]).cat(values)
             if isinstance(values[0], (list, tuple)):
                 return type(values[0])(join(list(column)) for column in zip(*values, strict=True))
-            if values[0] is None and any(value is not None for value in values):
-                raise ValueError(f"cannot join {cls.__name__}s of which some lack a part that others have")
             return values[0]
 
         return replace(first, **{f.name: join([getattr(r, f.name) for r in records]) for f in fields(first)})  # type: ignore[type-var]
