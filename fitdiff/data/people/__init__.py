@@ -18,7 +18,7 @@ from fitdiff.storage import cache_folder, write_tensors
 if TYPE_CHECKING:
     from fitdiff.data.people.maker import PeopleMaker
 
-VERSION = 1
+VERSION = 2
 """Raise when the same parameters make other people: the cache is keyed by it."""
 
 HELD_OUT_OFFSET = 1_000_000_000
