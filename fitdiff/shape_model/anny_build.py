@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fitdiff.shape_model import anny_mesh, makehuman
+from fitdiff.shape_model.anny_eyes import rig_tensors
 from fitdiff.shape_model.anny_population import (
     LOCAL_MAX_STD_MM,
     Population,
@@ -23,9 +24,10 @@ from fitdiff.shape_model.anny_population import (
     sample_population,
 )
 from fitdiff.shape_model.regions import name_regions
+from fitdiff.shape_model.surface import mirror_mean
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 6
+VERSION = 7
 """Part of the cached file's name: raise it with every change of what is built."""
 
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)
@@ -62,7 +64,7 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
     targets = _read_targets(base)
     people = sample_population(seed, range(population))
     typical = np.tensordot(_macro_part(people).mean(0), targets.fields[: 1 + targets.n_macro], 1)
-    mesh = anny_mesh.build_face_mesh(base, _symmetric(typical, base), subdivisions)
+    mesh = anny_mesh.build_face_mesh(base, mirror_mean(typical, base.mirror), subdivisions)
 
     fields = _apply(mesh, targets.fields)
     local_std = _capped_std(fields[1 + targets.n_macro :])
@@ -73,26 +75,33 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
     size = np.sqrt(np.einsum("pt,tu,pu->p", weights, gram, weights, optimize=True))
     coefficients = weights * (size.mean() / size)[:, None]
 
-    raw_mean = _symmetric(np.tensordot(coefficients.mean(0), targets.fields, 1), base)
-    origin = area @ (mesh.operator @ raw_mean)
-    mean = mesh.operator @ raw_mean - origin
+    raw_mean = mirror_mean(np.tensordot(coefficients.mean(0), targets.fields, 1), base.mirror)
+    origin = area @ (mesh.operator @ raw_mean) * [0, 1, 1]
+    mean = mirror_mean(mesh.operator @ raw_mean, mesh.mirror) - origin
     basis, std = _principal_components(coefficients, fields)
-    expressions, names = _read_expressions(base, mesh)
+    left_eye = np.flatnonzero(mesh.labels == anny_mesh.LEFT_EYE)
+    eyeballs = np.stack([left_eye, mesh.mirror[left_eye]])
+    expressions, names = _read_expressions(base, mesh, eyeballs)
     expressions = expressions * coefficients[:, 0].mean()
     opened = mean + sum(weight * expressions[names.index(name)] for name, weight in UNWRAP_POSE.items())
     eyes = np.stack([raw_mean[base.groups[f"helper-{side}-eye"]] for side in "lr"]) - origin
     eye_centres = eyes.mean(1)
+    uv = unwrap(opened, mesh.faces, eye_centres.mean(0) + UNWRAP_CENTRE)
     base_uv, hidden = _base_uv(base, mesh, mean)
     tensors = {
         "mean": mean,
         "identity_basis": basis * std[:, None, None],
         "identity_std": std,
         "expression_basis": expressions,
-        "uv": unwrap(opened, mesh.faces, eye_centres.mean(0) + UNWRAP_CENTRE),
+        # The sparse solver leaves rounding errors of either side.
+        "uv": (uv + np.where([True, False], 1 - uv[mesh.mirror], uv[mesh.mirror])) / 2,
         "base_uv": base_uv,
         "eye_centres": eye_centres,
         "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
     }
+    sphere = np.stack([base.vertices[base.groups[f"helper-{side}-eye"]].mean(0) for side in "lr"])
+    rig = rig_tensors(mesh.operator @ base.vertices, eyeballs, sphere)
+    tensors |= {name: rig[name] for name in ("eye_rest", "eye_frame")}
     tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()}
     regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden)
     tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
@@ -104,6 +113,8 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
         "size_gram": gram / size.mean() ** 2,
         "code_matrix": fields.reshape(len(fields), -1) @ whiten.T,
         "code_offset": whiten @ mean.ravel(),
+        "mirror": mesh.mirror,
+        "eye_vertices": eyeballs,
     }
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in exact.items()}
     return {name: value.contiguous() for name, value in tensors.items()}, names
@@ -150,10 +161,6 @@ def _capped_std(local_fields: np.ndarray) -> np.ndarray:
     return np.array([min(m.std, LOCAL_MAX_STD_MM / max(r, MOVES_MM)) for m, r in zip(modifiers(), widest, strict=True)])
 
 
-def _symmetric(vertices: np.ndarray, base: makehuman.BaseMesh) -> np.ndarray:
-    return (vertices + vertices[base.mirror] * [-1, 1, 1]) / 2
-
-
 def _vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Share (V,) of the surface's area that belongs to each vertex; sums to 1."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
@@ -182,9 +189,24 @@ def _base_uv(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, mean: np.ndarra
     return relax(uv, mean_value_weights(mean, mesh.faces), hidden), hidden
 
 
-def _read_expressions(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh) -> tuple[np.ndarray, tuple[str, ...]]:
-    actions = makehuman.action_paths()
-    fields = _apply(mesh, np.stack([makehuman.read_target(path, len(base.vertices)) for path in actions.values()]))
-    fields *= np.array([STRONG_ACTIONS.get(name, 1.0) for name in actions])[:, None, None]
+def _read_expressions(
+    base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, eyeballs: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Displacements (E, V, 3) in mm of the skin and the teeth by the actions, and their names."""
+    actions = {
+        name: makehuman.read_target(path, len(base.vertices)) * STRONG_ACTIONS.get(name, 1.0)
+        for name, path in makehuman.action_paths().items()
+    }
+    # The hand-made actions of both sides differ by up to 2 mm.
+    mirrored = [actions[_other_side(name)][base.mirror] * [-1, 1, 1] for name in actions]
+    fields = _apply(mesh, (np.stack(list(actions.values())) + mirrored) / 2)
     moves = np.linalg.norm(fields, axis=-1).max(1) > MOVES_MM
+    fields[:, eyeballs] = 0
     return fields[moves], tuple(name for name, keep in zip(actions, moves, strict=True) if keep)
+
+
+def _other_side(action: str) -> str:
+    for side, other in (("Left", "Right"), ("Right", "Left")):
+        if action.endswith(side):
+            return action.removesuffix(side) + other
+    return action

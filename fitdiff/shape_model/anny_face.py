@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fitdiff.registry import register
-from fitdiff.shape_model import anny_build, makehuman
+from fitdiff.shape_model import anny_build, anny_eyes, makehuman
+from fitdiff.shape_model.anny_eyes import EyeRig
 from fitdiff.shape_model.anny_population import Population
 from fitdiff.types import Topology
 
 TOPOLOGY = ("faces", "uv", "landmarks")
-BUFFERS = ("mean", "expression_basis", "base_uv", "eye_centres", "eye_radius", "local_std", "size_gram")
+BUFFERS = ("mean", "expression_basis", "base_uv", "eye_centres", "eye_radius", "local_std", "size_gram", "mirror")
 REGION = "region."
 PER_COMPONENT = ("identity_basis", "identity_std", "code_offset")
 
@@ -50,6 +51,7 @@ class AnnyFace(nn.Module):
         base_uv: (V, 2) MakeHuman's own texture coordinates, v down, in which the masks of `mask_path` are painted.
         eye_centres: (2, 3) mm, of the mean face's left and right eyeball.
         eye_radius: () mm.
+        mirror: (V,) int64 each vertex's mirror image in the plane x = 0; faces, UVs and `mean` are exactly symmetric.
     """
 
     mean: Tensor
@@ -61,6 +63,7 @@ class AnnyFace(nn.Module):
     eye_radius: Tensor
     local_std: Tensor
     size_gram: Tensor
+    mirror: Tensor
     code_matrix: Tensor
     code_offset: Tensor
 
@@ -95,6 +98,7 @@ class AnnyFace(nn.Module):
             tensors = {name: file.get_tensor(name) for name in BUFFERS}
             tensors |= {name: file.get_slice(name)[:n_identity] for name in PER_COMPONENT}
             tensors["code_matrix"] = file.get_slice("code_matrix")[:, :n_identity]
+            rig = {name: file.get_tensor(name) for name in anny_eyes.BUFFERS}
             fixed = {name: file.get_tensor(name) for name in TOPOLOGY}
             stored = [name for name in list(file.keys()) if name.startswith(REGION)]
             regions = {name.removeprefix(REGION): file.get_tensor(name) for name in stored}
@@ -104,6 +108,7 @@ class AnnyFace(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
         self.n_identity, self.n_expression = n_identity, n_expression
         self.expression_names = tuple(names[:n_expression])
+        self.eyes = EyeRig(rig, self.expression_names)
         self.topology = _topology(fixed, regions)
 
     def forward(self, identity_BK: Tensor, expression_BE: Tensor | None = None) -> Tensor:
@@ -121,7 +126,8 @@ class AnnyFace(nn.Module):
         )
         if expression_BE is None:
             return vertices
-        return vertices + torch.einsum("be,evx->bvx", expression_BE, self.expression_basis.to(expression_BE))
+        moved = vertices + torch.einsum("be,evx->bvx", expression_BE, self.expression_basis.to(expression_BE))
+        return self.eyes(moved, expression_BE)
 
     def encode(self, vertices_BV3: Tensor) -> Tensor:
         """Least-squares identity code (B, K) of neutral faces (B, V, 3) in mm, aligned in position and size."""

@@ -13,7 +13,17 @@ import numpy as np
 from scipy import sparse
 
 from fitdiff.shape_model.makehuman import NOSE_TIP, BaseMesh
-from fitdiff.shape_model.surface import QuadMesh, clip, components, edges_of, grid_fill, subdivide, triangulate
+from fitdiff.shape_model.surface import (
+    QuadMesh,
+    clip,
+    components,
+    edges_of,
+    grid_fill,
+    mirror_mean,
+    mirror_partners,
+    subdivide,
+    triangulate,
+)
 
 SKIN, LEFT_EYE, RIGHT_EYE, TEETH, MOUTH = range(5)
 
@@ -73,12 +83,14 @@ class FaceMesh:
         faces: (F, 3) int64, counter-clockwise seen from outside.
         labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE, TEETH or MOUTH; on a common margin the first of these.
         landmarks: (68, 2) int64 vertices between which each landmark lies halfway, often twice the same.
+        mirror: (V,) int64 the vertex that is the mirror image of each; faces map to faces.
     """
 
     operator: sparse.csr_matrix
     faces: np.ndarray
     labels: np.ndarray
     landmarks: np.ndarray
+    mirror: np.ndarray
 
 
 def build_face_mesh(base: BaseMesh, mean: np.ndarray, subdivisions: int) -> FaceMesh:
@@ -96,17 +108,22 @@ def build_face_mesh(base: BaseMesh, mean: np.ndarray, subdivisions: int) -> Face
     labels = _vertex_labels(mesh)
     mesh = _seat_eyeballs(mesh, labels, base, mean)
     vertices = mesh.operator @ mean
-    faces, cut = clip(triangulate(mesh.quads, vertices), clip_level(vertices - eye_midpoint(base, mean)))
+    partner = mirror_partners(vertices)
+    vertices = mirror_mean(vertices, partner)
+    faces, cut = clip(triangulate(mesh.quads, vertices, partner), clip_level(vertices - eye_midpoint(base, mean)))
     # A vertex that the clip left alone has a single weight of one.
     origin = np.where(np.diff(cut.indptr) == 1, cut.indices[cut.indptr[:-1]], -1)
     # Refinement keeps the old vertices in front, and those are sorted by their id in MakeHuman's body.
     partners = [LANDMARK_PARTNERS.get(i, vertex) for i, vertex in enumerate(LANDMARKS)]
     landmarks = np.searchsorted(np.unique(skin), np.stack([LANDMARKS, partners], 1))
+    operator = (cut @ mesh.operator).tocsr()
+    mirror = mirror_partners(operator @ mean)
     return FaceMesh(
-        operator=(cut @ mesh.operator).tocsr(),
+        operator=((operator + operator[mirror][:, base.mirror]) / 2).tocsr(),
         faces=faces,
         labels=np.where(origin >= 0, labels[origin], SKIN),
         landmarks=_find(landmarks, origin),
+        mirror=mirror,
     )
 
 

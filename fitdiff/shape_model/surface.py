@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
+from scipy.spatial import cKDTree
+
+MIRROR_TOLERANCE = 1e-9
+"""Of the mesh's size: how far the mirror image of a vertex may lie from its partner."""
 
 SNAP = 0.3
 """A vertex nearer to the clip line than this fraction of an edge is moved onto it, so that no sliver is left."""
@@ -135,14 +139,37 @@ def subdivide(mesh: QuadMesh) -> QuadMesh:
     return QuadMesh(refined.tocsr(), quads.reshape(-1, 4), np.repeat(mesh.labels, 4), creases)
 
 
-def triangulate(quads: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Split quads along their shorter diagonal, the same way on both halves of a symmetric face. -> (2 Q, 3)."""
-    corners = vertices[quads]
-    # Height breaks the ties of parallelograms without breaking the symmetry.
-    cost = np.linalg.norm(corners[:, [0, 1]] - corners[:, [2, 3]], axis=-1)
-    cost = cost + 1e-4 * (corners[:, [0, 1], 1] + corners[:, [2, 3], 1])
-    first = np.where((cost[:, 0] <= cost[:, 1])[:, None], quads, np.roll(quads, -1, 1))
-    return np.stack([first[:, [0, 1, 2]], first[:, [0, 2, 3]]], 1).reshape(-1, 3)
+def mirror_partners(vertices: np.ndarray) -> np.ndarray:
+    """Which vertex (V,) is the mirror image, in the plane x = 0, of each vertex (V, 3).
+
+    Raises:
+        ValueError: a vertex has no partner nearby, or shares it with another one.
+    """
+    distance, partner = cKDTree(vertices).query(vertices * [-1, 1, 1])
+    lonely = (distance > MIRROR_TOLERANCE * np.ptp(vertices)) | (partner[partner] != np.arange(len(vertices)))
+    if lonely.any():
+        raise ValueError(f"{int(lonely.sum())} of {len(vertices)} vertices have no mirror image of their own")
+    return partner
+
+
+def mirror_mean(vertices: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """The symmetric part of vertices (V, 3): their mean with their mirror image in the plane x = 0, exactly."""
+    return (vertices + vertices[partner] * [-1, 1, 1]) / 2
+
+
+def triangulate(quads: np.ndarray, vertices: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Split the quads of a symmetric mesh along their shorter diagonal, alike on both sides of x = 0. -> (2 Q, 3)."""
+    left = quads[vertices[quads, 0].mean(1) > 0]
+    corners = vertices[left]
+    diagonals = np.linalg.norm(corners[:, [0, 1]] - corners[:, [2, 3]], axis=-1)
+    half = _split(left, diagonals[:, 1] < diagonals[:, 0])
+    return np.concatenate([half, partner[half[:, ::-1]]])
+
+
+def _split(quads: np.ndarray, from_second: np.ndarray) -> np.ndarray:
+    """Two triangles of each quad, along the diagonal from its first or, where told (Q,), from its second corner."""
+    turned = np.where(from_second[:, None], np.roll(quads, -1, 1), quads)
+    return np.stack([turned[:, [0, 1, 2]], turned[:, [0, 2, 3]]], 1).reshape(-1, 3)
 
 
 def clip(triangles: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, sparse.csr_matrix]:
@@ -197,7 +224,9 @@ def _clip_triangles(triangles: np.ndarray, side: np.ndarray, level: np.ndarray) 
     tip, cut = turned(count == 2, ~negative)
     one = np.stack([tip[:, 0], cut[:, 0], cut[:, 2]], 1)
     base, cut = turned((count == 1) & ~zero, negative)
-    two = np.stack([np.stack([cut[:, 0], base[:, 1], base[:, 2]], 1), np.stack([cut[:, 0], base[:, 2], cut[:, 2]], 1)])
+    # The diagonal from the corner nearer to the line is the shorter one as a rule, and the same one in a mirror image.
+    trapezia = np.stack([cut[:, 0], base[:, 1], base[:, 2], cut[:, 2]], 1)
+    two = _split(trapezia, level[base[:, 1]] < level[base[:, 2]])
     # One corner on the line: it takes the place of one of the two cuts.
     base, cut = turned((count == 1) & zero, negative)
     next_is_zero = level[base[:, 1]] == 0
@@ -206,7 +235,7 @@ def _clip_triangles(triangles: np.ndarray, side: np.ndarray, level: np.ndarray) 
         np.stack([base[:, 1], base[:, 2], cut[:, 2]], 1),
         np.stack([cut[:, 0], base[:, 1], base[:, 2]], 1),
     )
-    return np.concatenate([whole, one, two.reshape(-1, 3), rest])
+    return np.concatenate([whole, one, two, rest])
 
 
 def _contains(table: np.ndarray, edges: np.ndarray) -> np.ndarray:

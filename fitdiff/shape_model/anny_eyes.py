@@ -1,0 +1,74 @@
+"""Eyeballs of the embedded face model: gaze is a rotation, so eyeballs keep their shape under the lids.
+
+MakeHuman's gaze targets move vertices along straight lines, which leaves the eyeball's sphere by up to 10 %. A person's
+eyeball is an affine image `p J + c` of one sphere of points p; looking somewhere replaces p by `p R`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fitdiff.geometry import rotation_matrix
+
+GAZE = {
+    "eyeLookDownLeft": (16, 0, 0), "eyeLookUpLeft": (-11, 0, 0),
+    "eyeLookInLeft": (0, -22, 0), "eyeLookOutLeft": (0, 22, 0),
+    "eyeLookDownRight": (16, 0, 0), "eyeLookUpRight": (-11, 0, 0),
+    "eyeLookInRight": (0, 22, 0), "eyeLookOutRight": (0, -22, 0),
+}  # fmt: skip
+"""Rotation about x, y, z in degrees at weight 1: shifts the pupil as far as MakeHuman's targets, which the lids fit."""
+
+BUFFERS = ("eye_vertices", "eye_rest", "eye_frame")
+
+
+class EyeRig(nn.Module):
+    """Turns the eyeballs. Sides are in the order left, right.
+
+    Args:
+        tensors: `eye_vertices` (2, n) int64 ids; `eye_rest` (2, n, 3) mm, p; `eye_frame` (2, 4, n), which makes
+            (J, c) from the vertices.
+        expression_names: the (E,) actions.
+    """
+
+    eye_vertices: Tensor
+    eye_rest: Tensor
+    eye_frame: Tensor
+    gaze: Tensor
+
+    def __init__(self, tensors: dict[str, Tensor], expression_names: Sequence[str]) -> None:
+        super().__init__()
+        gaze = torch.zeros(len(expression_names), 2, 3, dtype=torch.float64)
+        for row, name in zip(gaze, expression_names, strict=True):
+            row[int(name.endswith("Right"))] = torch.tensor(GAZE.get(name, (0, 0, 0))) * (math.pi / 180)
+        for name, tensor in {**{name: tensors[name] for name in BUFFERS}, "gaze": gaze.float()}.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def frames(self, vertices_BV3: Tensor) -> Tensor:
+        """Affine map (B, 2, 4, 3) of each eyeball's sphere of points p: three rows of J, and the centre c in mm."""
+        return self.eye_frame.to(vertices_BV3) @ vertices_BV3[:, self.eye_vertices]
+
+    def forward(self, vertices_BV3: Tensor, expression_BE: Tensor) -> Tensor:
+        """Turn the resting eyeballs of vertices (B, V, 3) as the actions (B, E) say. Differentiable in both."""
+        rotation = rotation_matrix(torch.einsum("be,esx->bsx", expression_BE, self.gaze.to(expression_BE)))
+        rest = self.eye_rest.to(vertices_BV3)
+        turned = rest @ rotation.transpose(-1, -2)
+        offset = (turned - rest) @ self.frames(vertices_BV3)[:, :, :3]
+        return vertices_BV3.index_add(1, self.eye_vertices.flatten(), offset.flatten(1, 2))
+
+
+def rig_tensors(points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray) -> dict[str, np.ndarray]:
+    """What `EyeRig` needs.
+
+    Args:
+        points: (V, 3) mm, vertices of the undeformed face, whose eyeballs are spheres.
+        eyeballs: (2, n) ids of the left and of the right eyeball's vertices.
+        centres: (2, 3) mm of the spheres.
+    """
+    rest = points[eyeballs] - centres[:, None]
+    frame = np.linalg.pinv(np.concatenate([rest, np.ones_like(rest[..., :1])], -1))
+    return {"eye_vertices": eyeballs, "eye_rest": rest, "eye_frame": frame}
