@@ -39,8 +39,11 @@ DIELECTRIC_F0 = 0.04
 """glTF's F0 of a dielectric (index of refraction 1.5), which `specularColorFactor` scales."""
 MAP_NAMES = ("diffuse", "specular", "normals")
 
+SMALLEST_MOVE, SMALLEST_TURN = 1e-6, 1e-3
+"""A blendshape leaves out what moves a vertex by less than a micrometre, or its normal by less than 0.06 degrees."""
+
 # Enumerations of glTF 2.0 (sections 5.1.3, 5.11.5 and 5.26).
-FLOAT, UNSIGNED_INT = 5126, 5125
+FLOAT, UNSIGNED_INT, UNSIGNED_SHORT = 5126, 5125, 5123
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071
 
@@ -97,8 +100,9 @@ def save_obj(avatar: Avatar, path: str | os.PathLike[str]) -> Path:
 def save_glb(avatar: Avatar, path: str | os.PathLike[str]) -> Path:
     """Write one self-contained glTF 2.0 binary file: metres, +y up, the face looks along +z, textures inside.
 
-    Expressions become morph targets named in `mesh.extras.targetNames`, the place where engines look for them; the
-    provenance goes to `asset.extras`, its licence to `asset.copyright` too. See the module's head for the material.
+    Expressions become morph targets, sparse where they leave vertices alone, named in `mesh.extras.targetNames`, the
+    place where engines look for them; the provenance goes to `asset.extras`, its licence to `asset.copyright` too. See
+    the module's head for the material.
 
     Returns:
         The path.
@@ -163,7 +167,7 @@ class _Glb:
         mesh: dict[str, Any] = {"name": "face", "primitives": [primitive]}
         if avatar.expressions:
             primitive["targets"] = [
-                {"POSITION": self._accessor(position, "VEC3"), "NORMAL": self._accessor(normal, "VEC3")}
+                {"POSITION": self._sparse(position, SMALLEST_MOVE), "NORMAL": self._sparse(normal, SMALLEST_TURN)}
                 for position, normal in zip(metres[1:] - metres[0], normals[1:] - normals[0], strict=True)
             ]
             mesh |= {"weights": [0.0] * len(avatar.expressions), "extras": {"targetNames": list(avatar.expressions)}}
@@ -187,6 +191,38 @@ class _Glb:
         }
         if kind == "VEC3":  # mandatory for positions
             accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def _sparse(self, offsets_V3: Tensor, smallest: float) -> int:
+        """Append offsets, of which only those of a length from `smallest` on are stored; the others are zero.
+
+        An accessor without a buffer view is all zeros, which `sparse` replaces in part (glTF 2.0, section 3.6.2.3).
+        Dense if that is smaller. Returns the accessor's index.
+        """
+        offsets = offsets_V3.detach().cpu().numpy().astype("<f4")
+        moved = np.flatnonzero(np.linalg.norm(offsets, axis=1) >= smallest)
+        if len(moved) > 0.8 * len(offsets):  # 14 to 16 bytes each instead of 12
+            return self._accessor(offsets_V3, "VEC3")
+        kept = np.zeros_like(offsets)
+        kept[moved] = offsets[moved]
+        accessor: dict[str, Any] = {
+            "componentType": FLOAT,
+            "count": len(offsets),
+            "type": "VEC3",
+            "min": kept.min(0).tolist(),
+            "max": kept.max(0).tolist(),
+        }
+        if len(moved):  # an empty list is not allowed
+            short = len(offsets) <= 1 << 16
+            accessor["sparse"] = {
+                "count": len(moved),
+                "indices": {
+                    "bufferView": self._view(moved.astype("<u2" if short else "<u4").tobytes()),
+                    "componentType": UNSIGNED_SHORT if short else UNSIGNED_INT,
+                },
+                "values": {"bufferView": self._view(offsets[moved].tobytes())},
+            }
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 

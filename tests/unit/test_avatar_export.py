@@ -11,7 +11,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from fitdiff.avatar import Avatar, expression_offsets, load_maps, save_glb, save_maps, save_obj
+from fitdiff.avatar import (
+    Avatar,
+    AvatarError,
+    expression_offsets,
+    load_avatar,
+    load_maps,
+    save_glb,
+    save_maps,
+    save_obj,
+)
 from fitdiff.avatar.export import roughness
 from fitdiff.avatar.relight import frontal_camera
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
@@ -19,7 +28,7 @@ from fitdiff.renderer import TorchRenderer
 from fitdiff.storage import write_atomically
 from fitdiff.types import FaceMaps, Topology
 
-DTYPES = {pygltflib.FLOAT: "<f4", pygltflib.UNSIGNED_INT: "<u4"}
+DTYPES = {pygltflib.FLOAT: "<f4", pygltflib.UNSIGNED_INT: "<u4", pygltflib.UNSIGNED_SHORT: "<u2"}
 EYE = torch.eye(3)
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 
@@ -76,9 +85,21 @@ class Glb:
 
     def array(self, accessor: int) -> np.ndarray:
         accessor = self.document.accessors[accessor]
-        values = np.frombuffer(self.bytes_of(accessor.bufferView), DTYPES[accessor.componentType])
-        assert values.size == accessor.count * WIDTHS[accessor.type]
-        return values.reshape(accessor.count, -1)
+        width, dtype = WIDTHS[accessor.type], DTYPES[accessor.componentType]
+        if accessor.bufferView is None:
+            values = np.zeros(accessor.count * width, dtype)
+        else:
+            values = np.frombuffer(self.bytes_of(accessor.bufferView), dtype)
+        assert values.size == accessor.count * width
+        values = values.reshape(accessor.count, -1)
+        if accessor.sparse:
+            indices, replaced = accessor.sparse.indices, accessor.sparse.values
+            rows = np.frombuffer(self.bytes_of(indices.bufferView), DTYPES[indices.componentType])
+            assert len(rows) == accessor.sparse.count > 0
+            assert (np.diff(rows.astype(int)) > 0).all()  # the format demands strictly increasing indices
+            values[rows] = np.frombuffer(self.bytes_of(replaced.bufferView), dtype).reshape(-1, width)
+        np.testing.assert_array_equal(accessor.max or values.max(0), values.max(0))
+        return values
 
     def image(self, texture: int) -> np.ndarray:
         image = self.document.images[self.document.textures[texture].source]
@@ -209,6 +230,51 @@ def test_glb_expressions_are_named_morph_targets(glb, avatar):
     face_normals = np.cross(b - a, c - a)  # weighted by area
     slow = np.stack([face_normals[(faces == i).any(1)].sum(0) for i in range(len(positions))])
     np.testing.assert_allclose(moved, slow / np.linalg.norm(slow, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_glb_stores_only_what_an_expression_moves(glb, avatar, tmp_path):
+    position = glb.document.accessors[glb.primitive.targets[0]["POSITION"]]
+    assert position.sparse.count == int((avatar.expressions["smile"].norm(dim=1) > 0).sum()) < position.count
+    still = Avatar(avatar.vertices, avatar.topology, avatar.maps, {"still": torch.zeros_like(avatar.vertices)})
+    target = Glb(save_glb(still, tmp_path / "still.glb")).primitive.targets[0]
+    assert Glb(tmp_path / "still.glb").document.accessors[target["POSITION"]].sparse is None  # count 0 is not allowed
+    everywhere = Avatar(avatar.vertices, avatar.topology, avatar.maps, {"grow": avatar.vertices * 0.1})
+    grown = Glb(save_glb(everywhere, tmp_path / "grown.glb"))
+    accessor = grown.document.accessors[grown.primitive.targets[0]["POSITION"]]
+    assert accessor.sparse is None
+    assert accessor.bufferView is not None
+
+
+def test_glb_round_trip_without_a_checkpoint(avatar, tmp_path):
+    save_glb(avatar, tmp_path / "avatar.glb")
+    read = load_avatar(tmp_path)
+    torch.testing.assert_close(read.vertices, avatar.vertices, atol=1e-4, rtol=0)
+    assert torch.equal(read.topology.faces, avatar.topology.faces)
+    assert torch.equal(read.topology.uv, avatar.topology.uv)
+    assert list(read.expressions) == list(avatar.expressions)
+    for name, offsets in avatar.expressions.items():
+        torch.testing.assert_close(read.expressions[name], offsets, atol=1e-3, rtol=0)  # left out below a micrometre
+    assert read.shininess == pytest.approx(avatar.shininess)
+    assert read.provenance == avatar.provenance
+    for key, half_step in (("diffuse_albedo", 1.14), ("specular_albedo", 1.14), ("normals", 2.0)):
+        assert (getattr(read.maps, key) - getattr(avatar.maps, key)).abs().max() < half_step / 255
+
+
+def test_load_avatar_names_what_is_wrong(avatar, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds 0 \.glb files"):
+        load_avatar(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.glb: no such avatar"):
+        load_avatar(tmp_path / "gone.glb")
+    (tmp_path / "text.glb").write_text("not a model")
+    with pytest.raises(AvatarError, match="not a binary glTF"):
+        load_avatar(tmp_path / "text.glb")
+    data = save_glb(avatar, tmp_path / "face.glb").read_bytes()
+    (tmp_path / "half.glb").write_bytes(data[: len(data) // 2])
+    with pytest.raises(AvatarError, match=r"half\.glb: damaged"):
+        load_avatar(tmp_path / "half.glb")
+    (tmp_path / "other.glb").write_bytes(data.replace(b'"generator":"FitDiff"', b'"generator":"Blender"'))
+    with pytest.raises(AvatarError, match="not written by FitDiff"):
+        load_avatar(tmp_path / "other.glb")
 
 
 def test_glb_without_expressions_has_no_morph_targets(avatar, tmp_path):
