@@ -152,9 +152,10 @@ class Lighting(TensorRecord):
         proximity: (B, L) 1 / distance of each lamp from the head's origin in 1/mm; 0, or None for all, is infinitely
             far: a directional light.
         harmonics: (B, 8, 3) coefficients of the real spherical harmonics of orders 1 and 2 in the surface normal, of
-            what is received from the surroundings beyond `ambient` (see `renderer.lights`); None is 0.
-        reflections: (B, 3, H, 2H) longitude-latitude map of the surroundings as a mirror-like lobe sees them, already
-            filtered for the renderer's shininess (see `renderer.lights`); None is black.
+            what is received from the surroundings beyond `ambient`: convolved with the cosine already, ambient +
+            harmonics is clamped at 0. `renderer.lights` states order and scale (mean square 1); None is 0.
+        reflections: (B, 3, H, 2H) longitude-latitude map of the surroundings' radiance, filtered by the renderer's
+            specular lobe: `renderer.environment` makes it, `renderer.lights` states its axes; None is black.
     """
 
     ambient: Tensor

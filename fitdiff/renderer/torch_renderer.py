@@ -39,13 +39,19 @@ class SurfaceImages(TensorRecord):
 
 @dataclass(frozen=True)
 class _Surface:
-    """The same as (3, P) lists of covered pixels (channels first), and the points' camera-space positions in mm."""
+    """The same as (3, P) lists of covered pixels (channels first), and what else shading needs.
+
+    Attributes:
+        points: (3, P) camera space, mm. origin: (B, 3) the head's origin, likewise. occlusion: (P,) or None.
+    """
 
     fragments: Fragments
+    origin: Tensor
     points: Tensor
     normals: Tensor
     diffuse_albedo: Tensor
     specular_albedo: Tensor
+    occlusion: Tensor | None
 
 
 @register("renderer", "torch")
@@ -138,29 +144,33 @@ class TorchRenderer(nn.Module):
         weights = barycentrics(corners[:3], camera, fragments)
         points, frames = interpolate(weights, corners).split([3, 6])
         texels = self._sample(maps, interpolate(weights, uv[faces].permute(2, 1, 0)), fragments)
-        diffuse, specular, tangent_normals = texels.split(3)
+        diffuse, specular, tangent_normals, *occlusion = texels.split(3)
         handedness = self.handedness.to(vertices)[fragments.triangle]
         normals = shading.map_normals(frames, handedness, tangent_normals)
-        return _Surface(fragments, points, normals, diffuse, specular), landmarks
+        occlusion = occlusion[0][0] if occlusion else None
+        return _Surface(fragments, camera.translation, points, normals, diffuse, specular, occlusion), landmarks
 
     def _shade(self, surface: _Surface, lighting: Lighting) -> Tensor:
         """Linear colours (3, P) of the covered samples, each under the light of its image."""
         batch = len(surface.fragments.counts)
         if len(lighting.ambient) != batch:
             raise ValueError(f"renderer: got {len(lighting.ambient)} lightings for {batch} faces: give one each")
-        lights = (lighting.ambient, lighting.directions, lighting.colours)
-        return shading.shade(
+        lighting = lighting.map(lambda x: x.to(surface.points))
+        received = shading.receive(
             surface.normals,
             surface.points,
-            surface.diffuse_albedo,
-            surface.specular_albedo,
-            *(surface.fragments.spread(x.to(surface.points)) for x in lights),
-            shininess=self.shininess,
+            surface.occlusion,
+            lighting,
+            surface.origin,
+            surface.fragments,
+            self.shininess,
         )
+        return shading.colour(*received, surface.diffuse_albedo, surface.specular_albedo)
 
     def _sample(self, maps: FaceMaps, uv_2P: Tensor, fragments: Fragments) -> Tensor:
-        """Bilinear texture look-up, (9, P). Maps of batch 1 serve all images in one call."""
-        texture = torch.cat([maps.diffuse_albedo, maps.specular_albedo, maps.normals], 1)
+        """Bilinear texture look-up, (9, P), or (10, P) with occlusion. Maps of batch 1 serve all images in one call."""
+        channels = (maps.diffuse_albedo, maps.specular_albedo, maps.normals, maps.occlusion)
+        texture = torch.cat([channel for channel in channels if channel is not None], 1)
         while self.prefilter and texture.shape[-1] >= 2 * fragments.size and texture.shape[-1] % 2 == 0:
             texture = nnf.avg_pool2d(texture, 2)
         runs = fragments.counts if len(texture) > 1 else uv_2P.shape[1:]

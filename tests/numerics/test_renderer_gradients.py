@@ -1,5 +1,7 @@
 """Gradients of the renderer against central finite differences in float64."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from fitdiff.renderer.bench import ellipsoid
 from fitdiff.types import Camera, FaceMaps, Lighting
 
 SIZE = 9
+LIGHT = tuple(f.name for f in fields(Lighting))
 
 
 def inputs():
@@ -24,15 +27,20 @@ def inputs():
         "ambient": torch.tensor([[0.2, 0.25, 0.3]], **double),
         "directions": torch.tensor([[[-1.0, 0.5, 1.5], [0.8, 0.1, 1.0]]], **double),
         "colours": torch.tensor([[[0.3, 0.25, 0.2], [0.1, 0.15, 0.2]]], **double),
+        "proximity": torch.tensor([[1 / 300, 0.0]], **double),
+        "harmonics": 0.02 * torch.randn(1, 8, 3, **double),
+        "reflections": 0.3 * torch.rand(1, 3, 3, 6, **double),
         "maps": 0.4 * torch.randn(1, 9, 5, 5, **double),
+        "occlusion": 0.5 + 0.4 * torch.rand(1, 1, 5, 5, **double),
     }
     return topology, values
 
 
 def render(renderer, values):
     camera = Camera(values["rotation"], values["translation"], values["focal"], values["principal_point"])
-    lighting = Lighting(values["ambient"], values["directions"], values["colours"])
-    return renderer(values["vertices"], FaceMaps.from_tensor(values["maps"]), camera, lighting, SIZE)
+    lighting = Lighting(**{name: values[name] for name in LIGHT})
+    maps = replace(FaceMaps.from_tensor(values["maps"]), occlusion=values["occlusion"])
+    return renderer(values["vertices"], maps, camera, lighting, SIZE)
 
 
 @pytest.mark.parametrize("name", list(inputs()[1]))
