@@ -1,6 +1,7 @@
 """Visibility: which triangle does the centre of each pixel see? A discrete answer, so nothing here has a gradient.
 
-Two implementations of one definition, equal bit for bit: compiled loops (numba) for the CPU, vectorised torch for CUDA.
+Three implementations of one definition, equal bit for bit: compiled loops (numba) for the CPU, vectorised torch for any
+device, and a Warp kernel (`warp_kernel`) for CUDA and the CPU.
 
 Definition (all in float32, image space):
     * Edge functions are taken relative to the pixel's centre, e = a_x b_y - a_y b_x. Swapping a and b negates e
@@ -26,16 +27,28 @@ from torch import Tensor
 from fitdiff import geometry
 from fitdiff.types import Camera
 
+Rasterize = Callable[[Tensor, Tensor, int, bool], Tensor]
+"""Screen points (B, V, 3), triangles (F, 3), size S, cull back faces? -> (B, S, S) int64."""
+
 NEAR = 1.0
 """Near plane in mm."""
 
 CHUNK = 1 << 24
 """Largest number of (triangle, pixel) pairs that the torch implementation holds at once: about 1 GB."""
 
+EMPTY = -1
+"""Key of a pixel that no triangle covers, smaller than any other."""
+
 
 @torch.no_grad()
 def visible_triangles(
-    vertices_BV3: Tensor, camera: Camera, faces_F3: Tensor, size: int, *, cull_back_faces: bool = True
+    vertices_BV3: Tensor,
+    camera: Camera,
+    faces_F3: Tensor,
+    size: int,
+    *,
+    cull_back_faces: bool = True,
+    rasterize: Rasterize | None = None,
 ) -> Tensor:
     """Triangle seen by each pixel's centre; see the module's definition.
 
@@ -43,11 +56,13 @@ def visible_triangles(
         vertices_BV3: (B, V, 3) camera space, mm. camera: of batch B.
         faces_F3: (F, 3) int64, counter-clockwise seen from outside. size: side S of the image in pixels.
         cull_back_faces: drop triangles seen from inside.
+        rasterize: which implementation; by default the compiled loops on a CPU, vectorised torch elsewhere.
 
     Returns:
         (B, S, S) int64 in [-1, F): triangle id, -1 where there is none. No gradient.
     """
-    rasterize = rasterize_numba if vertices_BV3.device.type == "cpu" else rasterize_torch
+    if rasterize is None:
+        rasterize = rasterize_numba if vertices_BV3.device.type == "cpu" else rasterize_torch
     return rasterize(screen_points(vertices_BV3, camera, size), faces_F3, size, cull_back_faces)
 
 
@@ -146,7 +161,7 @@ def rasterize_torch(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_f
     first = (corners[..., :2].amin(1).clamp(0, size) - 0.5).ceil().long()
     last = (corners[..., :2].amax(1).clamp(0, size) - 0.5).floor().long()
     extent = (last - first + 1).clamp_min(0)
-    winner = torch.full((n_images * size * size,), -1, dtype=torch.int64, device=device)
+    winner = torch.full((n_images * size * size,), EMPTY, dtype=torch.int64, device=device)
     for part in _chunks(extent.prod(1)):
         columns, rows, owner = _pixels_of_boxes(first[part], extent[part])
         inside, inverse_depth = _evaluate(corners[part], owner, columns, rows)
@@ -154,8 +169,12 @@ def rasterize_torch(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_f
         # A positive float's bits order like the float; the complement makes the smaller id win ties.
         key = (inverse_depth[inside].view(torch.int32).long() << 32) | (0x7FFFFFFF - face[part][owner])
         winner.scatter_reduce_(0, (image[part][owner] * size + rows) * size + columns, key, "amax")
-    triangle = torch.where(winner >= 0, 0x7FFFFFFF - (winner & 0xFFFFFFFF), winner)
-    return triangle.view(n_images, size, size)
+    return unpack(winner).view(n_images, size, size)
+
+
+def unpack(key: Tensor) -> Tensor:
+    """The triangle id in a key of 1/depth and id, -1 where the key is `EMPTY`."""
+    return torch.where(key >= 0, 0x7FFFFFFF - (key & 0xFFFFFFFF), key)
 
 
 def _candidates(points_BV3: Tensor, faces_F3: Tensor, cull_back_faces: bool) -> tuple[Tensor, Tensor, Tensor]:

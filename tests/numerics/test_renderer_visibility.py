@@ -1,12 +1,17 @@
-"""Visibility: the compiled and the vectorised z-buffer against each other and against brute force in float64."""
+"""Visibility: the compiled, the vectorised and the Warp z-buffer against each other and brute force in float64."""
 
+import functools
+import multiprocessing
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from fitdiff.renderer import visibility
+from fitdiff.renderer import visibility, warp_kernel
 from fitdiff.renderer.bench import ellipsoid
 from fitdiff.types import Camera
 
@@ -17,11 +22,11 @@ def camera(batch=1, focal=4.0):
     return Camera(torch.zeros(batch, 3), torch.zeros(batch, 3), torch.full((batch,), focal), torch.zeros(batch, 2))
 
 
-def both(points, faces, size, cull=True):
-    """Rasterise with both implementations, which must agree bit for bit."""
+def drawn(points, faces, size, cull=True):
+    """Rasterise with all implementations, which must agree bit for bit."""
     compiled = visibility.rasterize_numba(points, faces, size, cull)
-    vectorised = visibility.rasterize_torch(points, faces, size, cull)
-    assert torch.equal(compiled, vectorised)
+    assert torch.equal(compiled, visibility.rasterize_torch(points, faces, size, cull))
+    assert torch.equal(compiled, warp_kernel.rasterize(points, faces, size, cull))
     return compiled
 
 
@@ -62,7 +67,7 @@ def test_random_triangles_match_brute_force(seed, cull):
     expected, clear = brute_force(points[0], faces, 40, cull)
     assert clear.mean() > 0.9
     assert (expected >= 0).mean() > 0.25
-    assert np.array_equal(both(points, faces, 40, cull)[0].numpy()[clear], expected[clear])
+    assert np.array_equal(drawn(points, faces, 40, cull)[0].numpy()[clear], expected[clear])
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.7])
@@ -73,14 +78,14 @@ def test_ellipsoid_matches_brute_force(turn):
     )
     points = visibility.screen_points((turned + torch.tensor([0.3, -0.2, -600]))[None], camera(), 64)
     expected, clear = brute_force(points[0], topology.faces, 64, True)
-    assert np.array_equal(both(points, topology.faces, 64)[0].numpy()[clear], expected[clear])
+    assert np.array_equal(drawn(points, topology.faces, 64)[0].numpy()[clear], expected[clear])
 
 
 def test_batch_equals_its_items():
     points, faces = zip(*(random_soup(seed) for seed in range(3)), strict=True)
-    together = both(torch.cat(points), faces[0], 40)
+    together = drawn(torch.cat(points), faces[0], 40)
     for i in range(3):
-        assert torch.equal(together[i : i + 1], both(points[i], faces[0], 40))
+        assert torch.equal(together[i : i + 1], drawn(points[i], faces[0], 40))
 
 
 def test_chunks_do_not_change_the_answer(monkeypatch):
@@ -98,14 +103,14 @@ def test_shared_edges_through_pixel_centres_neither_overlap_nor_crack():
     jitter = torch.randint(-3, 4, (n, n, 2)) / 2
     points = torch.cat([(grid + jitter + 0.5).view(1, -1, 2), torch.ones(1, n * n, 1)], -1)
     _, topology = ellipsoid(n)
-    alone = [both(points, face[None], size, cull=False) >= 0 for face in topology.faces]
+    alone = [drawn(points, face[None], size, cull=False) >= 0 for face in topology.faces]
     assert torch.equal(torch.stack(alone).sum(0), torch.ones(1, size, size, dtype=torch.int64))
 
 
 def test_top_left_rule():
     # A square from centre to centre owns its top and left borders, not its bottom and right ones.
     square = torch.tensor([[1.5, 1.5, 1], [1.5, 4.5, 1], [4.5, 4.5, 1], [4.5, 1.5, 1]])[None]
-    covered = both(square, torch.tensor([[0, 1, 2], [0, 2, 3]]), 6)[0] >= 0
+    covered = drawn(square, torch.tensor([[0, 1, 2], [0, 2, 3]]), 6)[0] >= 0
     expected = torch.zeros(6, 6, dtype=torch.bool)
     expected[1:4, 1:4] = True
     assert torch.equal(covered, expected)
@@ -116,23 +121,23 @@ def test_depth_is_correct_in_perspective():
     # the slope reaches 150, a quarter of its length, but that is half of it in the image: 1/150 = (1/100 + 1/300) / 2.
     level = [[0, -8, 1 / 150], [0, 24, 1 / 150], [16, 8, 1 / 150]]
     slope = [[0, -8, 1 / 100], [0, 24, 1 / 100], [16, 8, 1 / 300]]
-    ids = both(torch.tensor([level + slope]), torch.tensor([[0, 1, 2], [3, 4, 5]]), 16)[0]
+    ids = drawn(torch.tensor([level + slope]), torch.tensor([[0, 1, 2], [3, 4, 5]]), 16)[0]
     assert ids[8, :15].tolist() == [1] * 8 + [0] * 7
 
 
 def test_back_faces_are_culled_on_request_only():
     inside_out = torch.tensor([[[1.0, 1, 1], [8, 1, 1], [1, 8, 1]]])
-    assert both(inside_out, TRIANGLE, 8, cull=True).max() == -1
-    assert both(inside_out, TRIANGLE, 8, cull=False).max() == 0
+    assert drawn(inside_out, TRIANGLE, 8, cull=True).max() == -1
+    assert drawn(inside_out, TRIANGLE, 8, cull=False).max() == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38, 1e18])
 def test_wild_coordinates_do_no_harm(bad):
     points = torch.tensor([[[1.0, 1, 1], [1, 8, 1], [8, 1, 1], [bad, 2, 1]]])
     faces = torch.tensor([[0, 1, 3], [0, 1, 2]])
-    ids = both(points, faces, 8, cull=False)
+    ids = drawn(points, faces, 8, cull=False)
     assert ids[0, 5, 1] in (0, 1)
-    assert (ids >= 0).sum() >= (both(points, faces[1:], 8, cull=False) >= 0).sum()
+    assert (ids >= 0).sum() >= (drawn(points, faces[1:], 8, cull=False) >= 0).sum()
 
 
 def test_triangles_that_reach_behind_the_near_plane_are_dropped():
@@ -155,7 +160,7 @@ def test_nearer_face_hides_the_other_whatever_their_order():
 def test_empty_images():
     vertices, topology = ellipsoid(5)
     points = visibility.screen_points((vertices + torch.tensor([5000.0, 0, -600]))[None], camera(), 12)
-    assert both(points, topology.faces, 12).eq(-1).all()
+    assert drawn(points, topology.faces, 12).eq(-1).all()
 
 
 def test_principal_point_moves_the_picture():
@@ -175,9 +180,37 @@ def test_only_one_overload_is_ever_cached():
         kernel(np.zeros((1, 3, 3)), np.zeros((1, 3), np.int64), True, np.zeros((1, 4, 4), np.int64))
 
 
+def test_warp_compiles_in_several_processes_at_once_and_says_nothing(tmp_path):
+    code = (
+        "import torch; from fitdiff.renderer.warp_kernel import rasterize as r;"
+        "print(r(torch.tensor([[[1., 1, 1], [1, 8, 1], [8, 1, 1]]]), torch.tensor([[0, 1, 2]]), 8, True).sum().item())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "WARP_CACHE_PATH"} | {"FITDIFF_CACHE": str(tmp_path)}
+    start = functools.partial(subprocess.Popen, env=environment, text=True, stdout=subprocess.PIPE)
+    running = [start([sys.executable, "-c", code]) for _ in range(3)]
+    # Of 64 pixels 21 are covered by triangle 0, the others are -1.
+    assert [process.communicate()[0] for process in running] == ["-43\n"] * 3
+    assert list((tmp_path / "warp").glob("*/wp_*"))
+
+
+def test_warp_survives_a_fork():
+    # Data loaders fork their workers.
+    points, faces = random_soup(1)
+    expected = drawn(points, faces, 40)
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=lambda: there.send_bytes(warp_kernel.rasterize(points, faces, 40, True).numpy()))
+    child.start()
+    assert here.poll(30)
+    assert here.recv_bytes() == expected.numpy().tobytes()
+    child.join()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_cpu():
-    points, faces = random_soup(7, n=300, size=64)
-    cuda = visibility.rasterize_torch(points.cuda(), faces.cuda(), 64, True)
-    assert torch.equal(cuda.cpu(), both(points, faces, 64))
+@pytest.mark.parametrize("rasterize", [visibility.rasterize_torch, warp_kernel.rasterize])
+def test_cuda_equals_cpu(rasterize):
+    points, faces = random_soup(7, n=3000, size=64)
+    expected = drawn(points, faces, 64)
+    for _ in range(3):
+        assert torch.equal(rasterize(points.cuda(), faces.cuda(), 64, True).cpu(), expected)

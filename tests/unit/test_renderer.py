@@ -1,5 +1,6 @@
 """Construction, messages, registration, and kaolin's place behind the same interface."""
 
+import importlib.util
 import sys
 import types
 from dataclasses import replace
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from fitdiff import registry
-from fitdiff.renderer import KaolinRenderer, TorchRenderer, visibility
+from fitdiff.renderer import KaolinRenderer, TorchRenderer, WarpRenderer, visibility
+from fitdiff.renderer.auto import fastest
 from fitdiff.renderer.bench import ellipsoid, scene, table
 from fitdiff.types import Renderer
 
@@ -64,11 +66,45 @@ def test_buffers_move_with_the_module():
     assert {b.device.type for b in TorchRenderer(TOPOLOGY).to("meta").buffers()} == {"meta"}
 
 
+def pretend_kaolin(monkeypatch, version, cuda=True):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+
+
 def test_kaolin_says_what_it_needs():
-    if "kaolin" in sys.modules:
+    if importlib.util.find_spec("kaolin"):
         pytest.skip("kaolin is installed")
-    with pytest.raises(ImportError, match=r"CUDA device and NVIDIA's kaolin.*empty placeholder"):
+    with pytest.raises(ImportError, match=r"not installed.*CUDA device and NVIDIA's kaolin.*empty placeholder"):
         KaolinRenderer(TOPOLOGY)
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.12.0", "0.19.0rc1", "1.0"])
+def test_other_versions_of_kaolin_are_refused(monkeypatch, version):
+    pretend_kaolin(monkeypatch, version)
+    with pytest.raises(ImportError, match=rf"kaolin {version} is installed\. .* 0\.13 to 0\.18"):
+        KaolinRenderer(TOPOLOGY)
+
+
+def test_kaolin_without_cuda_is_refused(monkeypatch):
+    pretend_kaolin(monkeypatch, "0.18.0", cuda=False)
+    with pytest.raises(ImportError, match="torch finds no CUDA device"):
+        KaolinRenderer(TOPOLOGY)
+
+
+def test_warp_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "warp", None)
+    with pytest.raises(ImportError, match=r"pip install warp-lang.*renderer=torch does without"):
+        WarpRenderer(TOPOLOGY)
+
+
+def test_auto_takes_warp_on_cuda_only_and_does_without_it(monkeypatch):
+    fastest.cache_clear()
+    assert fastest("cpu") is None
+    assert fastest("cuda").__module__ == "fitdiff.renderer.warp_kernel"
+    fastest.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fastest("cuda") is None
+    fastest.cache_clear()
 
 
 def stand_in_rasterize(height, width, face_vertices_z, face_vertices_image, face_features, valid_faces=None):
@@ -84,6 +120,7 @@ def stand_in_rasterize(height, width, face_vertices_z, face_vertices_image, face
 
 
 def test_kaolin_renders_what_torch_renders(monkeypatch):
+    pretend_kaolin(monkeypatch, "0.13.0")
     modules = {name: types.ModuleType(name) for name in ("kaolin", "kaolin.render", "kaolin.render.mesh")}
     modules["kaolin.render.mesh"].rasterize = stand_in_rasterize
     for name, module in modules.items():
