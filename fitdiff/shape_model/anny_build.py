@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fitdiff.shape_model import anny_mesh, makehuman
-from fitdiff.shape_model.anny_eyes import rig_tensors
+from fitdiff.shape_model.anny_eyes import eyeball_tensors, lid_tensors
 from fitdiff.shape_model.anny_population import (
     LOCAL_MAX_STD_MM,
     Population,
@@ -100,9 +100,12 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
         "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
     }
     sphere = np.stack([base.vertices[base.groups[f"helper-{side}-eye"]].mean(0) for side in "lr"])
-    rig = rig_tensors(mesh.operator @ base.vertices, eyeballs, sphere)
-    tensors |= {name: rig[name] for name in ("eye_rest", "eye_frame")}
-    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()}
+    tensors |= eyeball_tensors(mesh.operator @ base.vertices, eyeballs, sphere)
+    tensors |= lid_tensors(mesh.landmarks, expressions[names.index("eyeBlinkLeft")])
+    tensors = {
+        name: torch.from_numpy(np.asarray(value, np.int64 if value.dtype == np.int64 else np.float32))
+        for name, value in tensors.items()
+    }
     regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden)
     tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
     whiten = basis.reshape(len(basis), -1) / std[:, None]
@@ -114,7 +117,6 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
         "code_matrix": fields.reshape(len(fields), -1) @ whiten.T,
         "code_offset": whiten @ mean.ravel(),
         "mirror": mesh.mirror,
-        "eye_vertices": eyeballs,
     }
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in exact.items()}
     return {name: value.contiguous() for name, value in tensors.items()}, names

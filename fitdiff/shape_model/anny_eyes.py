@@ -23,34 +23,52 @@ GAZE = {
 }  # fmt: skip
 """Rotation about x, y, z in degrees at weight 1: shifts the pupil as far as MakeHuman's targets, which the lids fit."""
 
-BUFFERS = ("eye_vertices", "eye_rest", "eye_frame")
+BLINK_OVERLAP = 0.8
+"""mm by which closed lids pass one another in the middle, so that they meet towards the corners too."""
+
+LIDS = (((43, 44), (46, 47)), ((37, 38), (40, 41)))
+"""Landmarks on the margins of the upper and lower lids, left and right."""
+
+BUFFERS = ("eye_vertices", "eye_rest", "eye_frame", "lid_vertices", "blink_closing")
 
 
 class EyeRig(nn.Module):
-    """Turns the eyeballs. Sides are in the order left, right.
+    """Turns the eyeballs, and closes the lids of narrow and wide eyes alike. Sides are in the order left, right.
 
     Args:
         tensors: `eye_vertices` (2, n) int64 ids; `eye_rest` (2, n, 3) mm, p; `eye_frame` (2, 4, n), which makes
-            (J, c) from the vertices.
+            (J, c) from the vertices; `lid_vertices` (2, 2, n) int64 on the upper and lower margins;
+            `blink_closing` () mm by which `eyeBlink*` brings these together at weight 1.
         expression_names: the (E,) actions.
     """
 
     eye_vertices: Tensor
     eye_rest: Tensor
     eye_frame: Tensor
+    lid_vertices: Tensor
+    blink_closing: Tensor
     gaze: Tensor
+    blink: Tensor
 
     def __init__(self, tensors: dict[str, Tensor], expression_names: Sequence[str]) -> None:
         super().__init__()
         gaze = torch.zeros(len(expression_names), 2, 3, dtype=torch.float64)
         for row, name in zip(gaze, expression_names, strict=True):
             row[int(name.endswith("Right"))] = torch.tensor(GAZE.get(name, (0, 0, 0))) * (math.pi / 180)
-        for name, tensor in {**{name: tensors[name] for name in BUFFERS}, "gaze": gaze.float()}.items():
+        blink = torch.tensor([[name == f"eyeBlink{side}" for name in expression_names] for side in ("Left", "Right")])
+        stored = {name: tensors[name] for name in BUFFERS}
+        for name, tensor in {**stored, "gaze": gaze.float(), "blink": blink.float()}.items():
             self.register_buffer(name, tensor, persistent=False)
 
     def frames(self, vertices_BV3: Tensor) -> Tensor:
         """Affine map (B, 2, 4, 3) of each eyeball's sphere of points p: three rows of J, and the centre c in mm."""
         return self.eye_frame.to(vertices_BV3) @ vertices_BV3[:, self.eye_vertices]
+
+    def fit_blinks(self, neutral_BV3: Tensor, expression_BE: Tensor) -> Tensor:
+        """Weights (B, E) of the linear actions with which a blink of 1 just closes this person's lids."""
+        upper, lower = neutral_BV3[:, self.lid_vertices, 1].mean(-1).unbind(-1)
+        excess = (upper - lower + BLINK_OVERLAP) / self.blink_closing.to(neutral_BV3) - 1
+        return expression_BE * (1 + excess @ self.blink.to(neutral_BV3))
 
     def forward(self, vertices_BV3: Tensor, expression_BE: Tensor) -> Tensor:
         """Turn the resting eyeballs of vertices (B, V, 3) as the actions (B, E) say. Differentiable in both."""
@@ -61,8 +79,8 @@ class EyeRig(nn.Module):
         return vertices_BV3.index_add(1, self.eye_vertices.flatten(), offset.flatten(1, 2))
 
 
-def rig_tensors(points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray) -> dict[str, np.ndarray]:
-    """What `EyeRig` needs.
+def eyeball_tensors(points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray) -> dict[str, np.ndarray]:
+    """What `EyeRig` needs to know of the eyeballs.
 
     Args:
         points: (V, 3) mm, vertices of the undeformed face, whose eyeballs are spheres.
@@ -72,3 +90,10 @@ def rig_tensors(points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray) -
     rest = points[eyeballs] - centres[:, None]
     frame = np.linalg.pinv(np.concatenate([rest, np.ones_like(rest[..., :1])], -1))
     return {"eye_vertices": eyeballs, "eye_rest": rest, "eye_frame": frame}
+
+
+def lid_tensors(landmarks: np.ndarray, blink: np.ndarray) -> dict[str, np.ndarray]:
+    """What `EyeRig` needs to know of the lids, from the landmarks' vertices (68, n) and `eyeBlinkLeft` (V, 3) in mm."""
+    lids = landmarks[np.array(LIDS)].reshape(2, 2, -1)
+    upper, lower = blink[lids[0], 1].mean(-1)
+    return {"lid_vertices": lids, "blink_closing": lower - upper}

@@ -126,7 +126,8 @@ class AnnyFace(nn.Module):
         )
         if expression_BE is None:
             return vertices
-        moved = vertices + torch.einsum("be,evx->bvx", expression_BE, self.expression_basis.to(expression_BE))
+        weights = self.eyes.fit_blinks(vertices, expression_BE)
+        moved = vertices + torch.einsum("be,evx->bvx", weights, self.expression_basis.to(expression_BE))
         return self.eyes(moved, expression_BE)
 
     def encode(self, vertices_BV3: Tensor) -> Tensor:

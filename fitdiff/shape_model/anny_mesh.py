@@ -31,6 +31,8 @@ RIGHT_LID_EDGE = (1068, 1067)
 """An edge of the loop of 28 vertices where the right lids meet the eyeball; the left loop is its mirror image."""
 LID_CORNER = 7
 """Position of the outer corner in that loop."""
+EYE_REACH = (1.0, 1.45)
+"""How much wider and higher than its opening each eyeball is covered: what lids hide, gaze brings out."""
 MOUTH_EDGE = (554, 555)
 """An edge of the loop inside the mouth behind the lips, 38 vertices, starting at the middle of the upper lip."""
 EYE_COLUMNS, MOUTH_COLUMNS = 10, 12
@@ -256,12 +258,15 @@ def _seat_eyeballs(mesh: QuadMesh, labels: np.ndarray, base: BaseMesh, mean: np.
 
 
 def _onto_sphere(sphere: np.ndarray, ball: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (P, 3) near a deformed eyeball -> the nearest ones in direction on the undeformed sphere."""
+    """Points (P, 3) near a deformed eyeball -> in about that direction on the undeformed sphere, under the lids too."""
     undo = np.linalg.lstsq(_homogeneous(ball), sphere, rcond=None)[0]
     centre = sphere.mean(0)
-    offset = _homogeneous(points) @ undo - centre
-    radius = np.linalg.norm(sphere - centre, axis=1).mean()
-    return centre + offset * (radius / np.linalg.norm(offset, axis=1, keepdims=True))
+    x, y, z = (_homogeneous(points) @ undo - centre).T
+    angles = np.stack([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))])
+    middle = (angles.max(1, keepdims=True) + angles.min(1, keepdims=True)) / 2
+    longitude, latitude = middle + (angles - middle) * np.array(EYE_REACH)[:, None]
+    direction = [np.sin(longitude) * np.cos(latitude), np.sin(latitude), np.cos(longitude) * np.cos(latitude)]
+    return centre + np.linalg.norm(sphere - centre, axis=1).mean() * np.stack(direction, 1)
 
 
 def _homogeneous(points: np.ndarray) -> np.ndarray:
