@@ -1,0 +1,157 @@
+"""Measure the synthetic people: `python -m experiments.people.measure [n=1500] [size=256] [seed=0] [out=...]`.
+
+Makes people in memory (nothing is cached), prints tables and writes `results.json`, `table.md` and pictures to `out`.
+With `publish=true`, as by default, the tables and pictures of experiments/people/README.md are replaced as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import MofNCompleteColumn, Progress
+
+from experiments.people import analysis, pictures
+from experiments.people.photos import real_faces
+from experiments.people.survey import Population, Surveyor, survey
+from experiments.people.tables import all_tables
+from experiments.report import replace_generated
+from fitdiff.config import config_hash, plain
+from fitdiff.data.people import VERSION
+from fitdiff.registry import ComponentError
+from fitdiff.shape_model.anny_population import RACES, sample_population
+from fitdiff.storage import write_atomically, write_json
+
+HERE = Path(__file__).parent
+FEWEST_PEOPLE, FEWEST_CONTROLS = 20, 2
+PUBLISHED = ("people.jpg", "extremes.jpg", "nearest_free.jpg", "separation.png", "tones.png", "learning.png")
+
+
+@dataclass
+class Options:
+    """What the command line sets."""
+
+    n: int = 1500  # people; the last fifth is held out from regression and nearest neighbours
+    controls: int = 300  # the first of them, whose portraits are also made clean, and by texture and shape alone
+    size: int = 256  # side of the maps, a power of two
+    portrait: int = 224  # side of the portraits in pixels
+    views: int = 3  # portraits a person
+    seed: int = 0
+    resamples: int = 200  # of the bootstrap
+    photos: str | None = None  # folder of your own photos to measure besides those that packages ship
+    data: dict[str, Any] = field(default_factory=dict)  # overrides of data=people, as in data.views=2
+    out: str = "outputs/experiments/people"
+    publish: bool = True  # also update the README and its pictures
+
+
+def main() -> None:
+    """Read options, measure, print and write."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
+        return
+    console = Console(stderr=True)
+    try:
+        options = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(sys.argv[1:]))
+        check(options)
+        results = run(options, console)
+    except (OmegaConfBaseException, ComponentError, ValueError) as error:
+        console.print(f"[bold red]error:[/] {str(error).splitlines()[0]}", highlight=False)
+        sys.exit(2)
+    Console().print(Markdown(all_tables(results)))
+    console.print(f"results: [bold]{options.out}[/] (table.md, results.json, *.jpg, *.png)", highlight=False)
+
+
+def check(options: DictConfig) -> None:
+    """Refuse what would fail after minutes of work.
+
+    Raises:
+        ValueError: too few people, controls or views, or no such folder of photos.
+    """
+    if options.n < FEWEST_PEOPLE or not FEWEST_CONTROLS <= options.controls <= options.n or options.views < 2:
+        raise ValueError(
+            f"got n={options.n} controls={options.controls} views={options.views}; expected n >= {FEWEST_PEOPLE}, "
+            f"{FEWEST_CONTROLS} <= controls <= n and views >= 2"
+        )
+    if options.photos and not Path(options.photos).is_dir():
+        raise ValueError(f"photos={options.photos}: no such folder")
+
+
+def run(options: DictConfig, console: Console) -> dict[str, Any]:
+    """Measure, analyse, draw, and write everything to `options.out`."""
+    began = time.monotonic()
+    population = Population(options.size, options.portrait, options.views, options.seed, plain(options.data))
+    out = Path(options.out)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        measured = survey(population, options.n, options.controls, progress)
+        surveyor = Surveyor(population)
+        steps = progress.add_task("computing statistics", total=5)
+        faces = real_faces(surveyor.maker.identity, surveyor.detector, Path(options.photos) if options.photos else None)
+        results = {}
+        for name, compute in {
+            "separation": lambda: analysis.separations(measured, options.controls, options.resamples),
+            "detector": lambda: analysis.detector_rates(measured),
+            "predictability": lambda: analysis.predictabilities(
+                measured, surveyor.maker.shape_model, options.resamples
+            ),
+            "tone": lambda: analysis.tones(measured["tone"]),
+            "coverage": lambda: analysis.coverage(measured, phenotypes(options)),
+            "real": lambda: analysis.real_distances(measured, faces),
+        }.items():
+            results[name] = compute()
+            progress.advance(steps, 5 / 6)
+        pictures.separation_chart(measured, options.controls, results["separation"], out / "separation.png")
+        pictures.tone_chart(measured["tone"], results["tone"], out / "tones.png")
+        pictures.learning_chart(results["predictability"], out / "learning.png")
+        pictures.sheets(measured, surveyor.maker, faces, out, progress)
+    results["run"] = facts(options, population, (time.monotonic() - began) / 60)
+    write_json(out / "results.json", results)
+    write_atomically(out / "table.md", (all_tables(results) + "\n").encode())
+    if options.publish:
+        publish(results, out)
+    return results
+
+
+def phenotypes(options: DictConfig) -> dict[str, np.ndarray]:
+    """The people's phenotypes by name, (n,) each."""
+    people = sample_population(options.seed, torch.arange(options.n))
+    columns = {name: getattr(people, name).numpy() for name in analysis.PHENOTYPES}
+    return columns | {name: people.race[:, i].numpy() for i, name in enumerate(RACES)}
+
+
+def facts(options: DictConfig, population: Population, minutes: float) -> dict[str, Any]:
+    """What was run, when, and how long it took; the hash names the people and everything that they were measured by."""
+    chosen = {key: value for key, value in plain(options).items() if key not in ("out", "publish")}
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith(("out=", "publish="))]
+    return {
+        **chosen,
+        "command": " ".join(["python -m experiments.people.measure", *arguments]),
+        "date": str(date.today()),
+        "hash": config_hash(VERSION, population.config(), chosen),
+        "minutes": minutes,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def publish(results: dict[str, Any], out: Path) -> None:
+    """Replace the generated part of the README, and its pictures."""
+    replace_generated(HERE / "README.md", all_tables(results))
+    (HERE / "pictures").mkdir(exist_ok=True)
+    for name in PUBLISHED:
+        if (out / name).exists():
+            shutil.copyfile(out / name, HERE / "pictures" / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Real faces in photographs that installed packages ship, and how far synthetic people are from them.
+
+Every file keeps its own licence; nothing is copied. Photos without a stated licence are measured where their package is
+installed, and are never in a picture that is published here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from fitdiff.alignment.crop import crop, crop_transform
+from fitdiff.alignment.face import SMALLEST_INTEROCULAR, DetectedFace, square_crop
+from fitdiff.alignment.photo import load_photo
+from fitdiff.registry import build, config_of
+from fitdiff.types import Detector, IdentityNetwork
+
+CROP_SIZE = 224
+USABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A photo inside a package: module, path in its folder, whose it is, and whether it may be published here."""
+
+    package: str
+    path: str
+    licence: str
+    free: bool
+
+
+SHIPPED = (
+    PhotoSource("skimage", "data/astronaut.png", "NASA, public domain", True),
+    PhotoSource("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "US Navy, public domain", True),
+    PhotoSource("insightface", "data/images/t1.jpg", "no licence stated; never published here", False),
+    PhotoSource("insightface", "data/images/Tom_Hanks_54745.png", "no licence stated; never published here", False),
+)
+"""All that a detector finds in the packages that this project needs or names; scikit-image's `camera` (a profile of 55
+pixels) and `lfw_subset` (25 pixels a side) are too small to be recognised."""
+
+
+@dataclass(frozen=True)
+class RealFace:
+    """One face of a photo.
+
+    Attributes:
+        name: of the photo, with a number where it shows several faces. licence, free: of the photo.
+        image: (S, S, 3) uint8 sRGB, the square around the face. embedding: (D,).
+    """
+
+    name: str
+    licence: str
+    free: bool
+    image: np.ndarray
+    embedding: np.ndarray
+
+
+def real_faces(identity: IdentityNetwork, detector: Detector, folder: Path | None) -> list[RealFace]:
+    """Every usable face of the shipped photos, and of the user's own in `folder`."""
+    landmark_detector = build(config_of("landmarks", "dlib68"), "landmarks")
+    faces = []
+    for path, licence, free in _paths(folder):
+        photo = load_photo(path)
+        usable = [(d, landmark_detector(photo.image, d)) for d in detector(photo.image)]
+        usable = [(d, p) for d, p in usable if np.linalg.norm(p[36] - p[45]) >= SMALLEST_INTEROCULAR]
+        for number, (detection, points) in enumerate(usable, 1):
+            square = square_crop(DetectedFace(photo, detection, points), CROP_SIZE)
+            with torch.inference_mode():
+                aligned = crop(square.image, crop_transform(identity, square.landmarks), identity.size)
+                embedding = identity(aligned).embedding[0].numpy()
+            pixels = (square.image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            name = path.stem + (f" {number}" if len(usable) > 1 else "")
+            faces.append(RealFace(name, licence, free, pixels, embedding))
+    return faces
+
+
+def _paths(folder: Path | None) -> list[tuple[Path, str, bool]]:
+    found = [(_inside(source), source.licence, source.free) for source in SHIPPED]
+    own = sorted(p for p in folder.iterdir() if p.suffix.lower() in USABLE) if folder else []
+    return [item for item in found if item[0].is_file()] + [(path, "yours", False) for path in own]
+
+
+def _inside(source: PhotoSource) -> Path:
+    """Path in an installed package without importing it; a path that does not exist where it is not installed."""
+    spec = importlib.util.find_spec(source.package)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0] if places else source.package) / source.path
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest synthetic portraits of each of F faces.
+
+    Attributes:
+        distance: (F, k) ascending. person, view: (F, k), of different people.
+    """
+
+    distance: np.ndarray
+    person: np.ndarray
+    view: np.ndarray
+
+
+def nearest_people(embedding_FD: np.ndarray, people_NVD: np.ndarray, k: int) -> Nearest:
+    """The k nearest people of each face, each by the nearest of their portraits."""
+    n, views, _ = people_NVD.shape
+    distance = cdist(embedding_FD, people_NVD.reshape(n * views, -1)).reshape(-1, n, views)
+    person = distance.min(2).argsort(1, kind="stable")[:, :k]
+    of_person = np.take_along_axis(distance, person[:, :, None], 1)
+    return Nearest(of_person.min(2), person, of_person.argmin(2))

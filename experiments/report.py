@@ -1,0 +1,37 @@
+"""What experiments share: tables in Markdown, and the generated part of a README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fitdiff.storage import write_atomically
+
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; every row as long as the header.
+
+    Raises:
+        ValueError: a row of another length.
+    """
+    lines = [list(header), ["---"] * len(header), *map(list, rows)]
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"got a row of {len(line)} cells, expected {len(header)}: {line}")
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def replace_generated(path: Path, text: str) -> Path:
+    """Put `text` between the markers of a README, in place of what stood there.
+
+    Raises:
+        ValueError: the file lacks the markers.
+    """
+    old = path.read_text()
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path}: expected the lines {BEGIN} and {END}; put them where the generated text belongs")
+    return write_atomically(path, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}".encode())
