@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from experiments.report import markdown_table
 from fitdiff.data.people import People
 from fitdiff.evaluation.people import METHODS, RidgeRegression, compare, pca_psnr
 from fitdiff.model import FitDiff
@@ -59,11 +60,11 @@ def load_run(run: Path) -> tuple[FitDiff, People, dict[str, Any]]:
 
 def markdown(results: dict[str, dict[str, np.ndarray]]) -> str:
     """Means over people as a table."""
-    lines = ["| | " + " | ".join(label for label, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for method, metrics in results.items():
-        cells = [format(float(metrics[key].mean()), spec) for key, (_, spec) in COLUMNS.items()]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [method, *(format(float(metrics[key].mean()), spec) for key, (_, spec) in COLUMNS.items())]
+        for method, metrics in results.items()
+    ]
+    return markdown_table(["", *(label for label, _ in COLUMNS.values())], rows)
 
 
 def main() -> None:
@@ -75,13 +76,15 @@ def main() -> None:
     numbers = int(np.prod(model.autoencoder.latent_shape))
     pca = pca_psnr(people.train, people.held_out, numbers)
     names = ("diffuse", "specular", "normals")
+    psnr_rows = [
+        ["mean map", "0", *(f"{autoencoder[f'psnr_{m}_mean_map']:.1f}" for m in names)],
+        ["PCA of the maps", str(numbers), *(f"{pca[m]:.1f}" for m in names)],
+        ["autoencoder", str(numbers), *(f"{autoencoder[f'psnr_{m}']:.1f}" for m in names)],
+    ]
     text = [
         f"Date: {date.today()}. Held-out people: {options.n} for fits, {len(people.held_out)} for maps; "
         f"{len(people.train)} for training.\n",
-        "| PSNR dB | numbers | " + " | ".join(names) + " |\n|---|---|---|---|---|",
-        "| mean map | 0 | " + " | ".join(f"{autoencoder[f'psnr_{m}_mean_map']:.1f}" for m in names) + " |",
-        f"| PCA of the maps | {numbers} | " + " | ".join(f"{pca[m]:.1f}" for m in names) + " |",
-        f"| autoencoder | {numbers} | " + " | ".join(f"{autoencoder[f'psnr_{m}']:.1f}" for m in names) + " |\n",
+        markdown_table(["PSNR dB", "numbers", *names], psnr_rows) + "\n",
         f"Codes in use: {autoencoder['codes_in_use']:.0%}. Noise loss on held-out people "
         f"{diffusion['noise_loss']:.4f}; predicting nothing scores {diffusion['noise_loss_predicting_nothing']:.4f}, "
         f"mean(alpha_bar) is {diffusion['mean_alpha_bar']:.4f}.\n",

@@ -24,7 +24,7 @@ from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress
 
 from experiments.people import analysis, pictures
-from experiments.people.photos import real_faces
+from experiments.people.photos import RealFace, real_faces
 from experiments.people.survey import Population, Surveyor, survey
 from experiments.people.tables import all_tables
 from experiments.report import replace_generated
@@ -33,6 +33,7 @@ from fitdiff.data.people import VERSION
 from fitdiff.registry import ComponentError
 from fitdiff.shape_model.anny_population import RACES, sample_population
 from fitdiff.storage import write_atomically, write_json
+from fitdiff.types import ShapeModel
 
 HERE = Path(__file__).parent
 FEWEST_PEOPLE, FEWEST_CONTROLS = 20, 2
@@ -77,7 +78,7 @@ def check(options: DictConfig) -> None:
     """Refuse what would fail after minutes of work.
 
     Raises:
-        ValueError: too few people, controls or views, or no such folder of photos.
+        ValueError: too few people, controls or views, no such folder of photos, or own photos to be published.
     """
     if options.n < FEWEST_PEOPLE or not FEWEST_CONTROLS <= options.controls <= options.n or options.views < 2:
         raise ValueError(
@@ -86,6 +87,10 @@ def check(options: DictConfig) -> None:
         )
     if options.photos and not Path(options.photos).is_dir():
         raise ValueError(f"photos={options.photos}: no such folder")
+    if options.photos and options.publish:
+        raise ValueError(
+            "got photos and publish=true: what is measured on your photos is not published; add publish=false"
+        )
 
 
 def run(options: DictConfig, console: Console) -> dict[str, Any]:
@@ -96,24 +101,9 @@ def run(options: DictConfig, console: Console) -> dict[str, Any]:
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
         measured = survey(population, options.n, options.controls, progress)
         surveyor = Surveyor(population)
-        steps = progress.add_task("computing statistics", total=5)
         faces = real_faces(surveyor.maker.identity, surveyor.detector, Path(options.photos) if options.photos else None)
-        results = {}
-        for name, compute in {
-            "separation": lambda: analysis.separations(measured, options.controls, options.resamples),
-            "detector": lambda: analysis.detector_rates(measured),
-            "predictability": lambda: analysis.predictabilities(
-                measured, surveyor.maker.shape_model, options.resamples
-            ),
-            "tone": lambda: analysis.tones(measured["tone"]),
-            "coverage": lambda: analysis.coverage(measured, phenotypes(options)),
-            "real": lambda: analysis.real_distances(measured, faces),
-        }.items():
-            results[name] = compute()
-            progress.advance(steps, 5 / 6)
-        pictures.separation_chart(measured, options.controls, results["separation"], out / "separation.png")
-        pictures.tone_chart(measured["tone"], results["tone"], out / "tones.png")
-        pictures.learning_chart(results["predictability"], out / "learning.png")
+        results = analyse(options, measured, surveyor.maker.shape_model, faces, progress)
+        draw_charts(options, measured, results, out)
         pictures.sheets(measured, surveyor.maker, faces, out, progress)
     results["run"] = facts(options, population, (time.monotonic() - began) / 60)
     write_json(out / "results.json", results)
@@ -121,6 +111,32 @@ def run(options: DictConfig, console: Console) -> dict[str, Any]:
     if options.publish:
         publish(results, out)
     return results
+
+
+def analyse(
+    options: DictConfig,
+    measured: dict[str, np.ndarray],
+    shape_model: ShapeModel,
+    faces: list[RealFace],
+    progress: Progress,
+) -> dict[str, Any]:
+    """All results by the name of their table."""
+    jobs = {
+        "separation": lambda: analysis.separations(measured, options.controls, options.resamples),
+        "detector": lambda: analysis.detector_rates(measured),
+        "predictability": lambda: analysis.predictabilities(measured, shape_model, options.resamples),
+        "tone": lambda: analysis.tones(measured["tone"]),
+        "coverage": lambda: analysis.coverage(measured, phenotypes(options)),
+        "real": lambda: analysis.real_distances(measured, faces),
+    }
+    return {name: compute() for name, compute in progress.track(jobs.items(), description="computing statistics")}
+
+
+def draw_charts(options: DictConfig, measured: dict[str, np.ndarray], results: dict[str, Any], out: Path) -> None:
+    """The pictures that need no portraits."""
+    pictures.separation_chart(measured, options.controls, results["separation"], out / "separation.png")
+    pictures.tone_chart(measured["tone"], results["tone"], out / "tones.png")
+    pictures.learning_chart(results["predictability"], out / "learning.png")
 
 
 def phenotypes(options: DictConfig) -> dict[str, np.ndarray]:
