@@ -1,0 +1,37 @@
+"""`python -m experiments.people.measure` end to end on a few tiny people."""
+
+import json
+
+from tests.conftest import ROOT, run
+
+FEW = ["n=20", "controls=4", "views=2", "size=64", "portrait=96", "resamples=5", "publish=false"]
+
+
+def test_the_command_measures_everything(tmp_path):
+    readme = (ROOT / "experiments" / "people" / "README.md").read_text()
+    done = run("-m", "experiments.people.measure", *FEW, f"out={tmp_path}")
+    results = json.loads((tmp_path / "results.json").read_text())
+    for kind in ("stored", "clean", "texture", "shape"):
+        value, low, high = results["separation"][kind]["auc"]
+        assert 0.5 < value <= 1
+        assert low <= value <= high
+    assert results["detector"]["all"]["stored"]["portraits"] == 40
+    assert abs(sum(results["tone"]["shares"].values()) - 1) < 1e-9
+    assert results["real"]["faces"]["astronaut"]["distance"] > results["real"]["held_out"]["min"]
+    for name in ("people.jpg", "extremes.jpg", "nearest_free.jpg", "separation.png", "tones.png", "learning.png"):
+        assert (tmp_path / name).stat().st_size > 1000, name
+    assert results["run"]["hash"] in (tmp_path / "table.md").read_text()
+    assert results["run"]["hash"] in done.stdout
+    assert (ROOT / "experiments" / "people" / "README.md").read_text() == readme
+
+
+def test_faults_are_found_before_the_work():
+    for arguments, message in (
+        (["n=5"], "expected n >= 20"),
+        (["photos=nowhere", "publish=false"], "no such folder"),
+        (["nn=5"], "nn"),
+    ):
+        done = run("-m", "experiments.people.measure", *arguments, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+    assert "resamples: 200" in run("-m", "experiments.people.measure", "--help").stdout
