@@ -42,7 +42,7 @@ class AnnyFace(nn.Module):
 
     Attributes:
         topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes,
-            inner_mouth, teeth, skin.
+            inner_mouth, teeth, tongue, skin.
         expression_names: (E,) names of the actions, sorted.
         mean: (V, 3) mm, exactly symmetric up to rounding.
         identity_basis: (K, V, 3) mm a unit of code; rows are orthogonal.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from fitdiff.shape_model import anny_mouth
+from fitdiff.shape_model.anny_mouth import MOUTH
 from fitdiff.shape_model.makehuman import NOSE_TIP, BaseMesh
 from fitdiff.shape_model.surface import (
     QuadMesh,
@@ -25,7 +27,7 @@ from fitdiff.shape_model.surface import (
     triangulate,
 )
 
-SKIN, LEFT_EYE, RIGHT_EYE, TEETH, MOUTH = range(5)
+SKIN, LEFT_EYE, RIGHT_EYE = range(3)
 
 RIGHT_LID_EDGE = (1068, 1067)
 """An edge of the loop of 28 vertices where the right lids meet the eyeball; the left loop is its mirror image."""
@@ -35,24 +37,7 @@ EYE_REACH = (1.0, 1.45)
 """How much wider and higher than its opening each eyeball is covered: what lids hide, gaze brings out."""
 MOUTH_EDGE = (554, 555)
 """An edge of the loop inside the mouth behind the lips, 38 vertices, starting at the middle of the upper lip."""
-EYE_COLUMNS, MOUTH_COLUMNS = 10, 12
-ARCHES = (
-    (15079, 15075, 15074, 15073),
-    (15069, 15086, 15071, 15070),
-    (15087, 15095, 15089, 15088),
-    (15027, 15019, 15020, 15021),
-    (15010, 15001, 15002, 15003),
-    (15012, 15013, 15014, 15015),
-)
-"""MakeHuman's dental arches from the middle to the left, which the mouth's grid takes over row by row: fronts, edges
-and backs of the upper teeth, then backs, edges and fronts of the lower ones."""
-ARCH_STATIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
-"""Where the grid's columns lie along an arch, in its vertices; further out teeth would pierce the closed lips."""
-OVERBITE = 0.5
-"""How much further down the upper teeth's edges lie than MakeHuman's, whose lip hides them when the mouth opens."""
-TEETH_ROWS, TEETH_COLUMNS = (1, 5), range(2, 10)
-"""Rows of the mouth's quads, from the top, that are the fronts of the teeth, and columns that are light enough to be
-seen: the corners of closed lips may gape a little, and the mouth is dark behind them."""
+EYE_COLUMNS = 10
 
 CLIP_DEPTH, CLIP_HEIGHT, CLIP_CURVATURE = -57.0, -25.0, 0.0057
 """The clip keeps z > depth + curvature (y - height)^2, in mm from the point between the eyes: a curve in profile that
@@ -83,7 +68,7 @@ class FaceMesh:
     Attributes:
         operator: (V, N) sparse, makes the face's vertices from MakeHuman's.
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE, TEETH or MOUTH; on a common margin the first of these.
+        labels: (V,) int64 SKIN, LEFT_EYE, RIGHT_EYE or one of `anny_mouth`; on a common margin the smallest of these.
         landmarks: (68, 2) int64 vertices between which each landmark lies halfway, often twice the same.
         mirror: (V,) int64 the vertex that is the mirror image of each; faces map to faces.
     """
@@ -178,11 +163,11 @@ def _holes(base: BaseMesh) -> list[tuple[np.ndarray, int, int]]:
     lid = edge_loop(base.quads, *RIGHT_LID_EDGE)
     rows = len(lid) // 2 - EYE_COLUMNS
     lid = np.roll(lid, rows // 2 - LID_CORNER)
-    mouth = np.roll(edge_loop(base.quads, *MOUTH_EDGE), MOUTH_COLUMNS // 2)
+    mouth = np.roll(edge_loop(base.quads, *MOUTH_EDGE), anny_mouth.COLUMNS // 2)
     return [
         (lid, rows, RIGHT_EYE),
         (base.mirror[lid], rows, LEFT_EYE),
-        (mouth, MOUTH_COLUMNS, MOUTH),
+        (mouth, anny_mouth.COLUMNS, MOUTH),
     ]
 
 
@@ -194,37 +179,21 @@ def _fill(skin: np.ndarray, base: BaseMesh) -> QuadMesh:
     quads, labels, creases = [np.searchsorted(source, skin)], [np.full(len(skin), SKIN)], []
     for loop, columns, label in _holes(base):
         ring = np.searchsorted(source, loop)
-        patch, weights = grid_fill(ring, columns)
-        patch = np.where(patch < 0, n - 1 - patch, patch)
+        if label == MOUTH:
+            patch, inner, marks = anny_mouth.mouth_patch(base, loop)
+        else:
+            patch, weights = grid_fill(np.arange(len(loop)), columns)
+            inner, marks = weights @ operators[0][ring], np.full(len(patch), label)
+        patch = np.where(patch < 0, n - 1 - patch, ring[np.maximum(patch, 0)])
         patch = patch if _follows(patch, quads[0]) else patch[:, ::-1]
-        n += weights.shape[0]
-        inner = weights @ operators[0][ring]
-        operators.append(_teeth(base) if label == MOUTH else inner)
+        n += inner.shape[0]
+        operators.append(inner)
         quads.append(patch)
-        labels.append(_mouth_labels(patch) if label == MOUTH else np.full(len(patch), label))
+        labels.append(marks)
         creases.append(np.stack([ring, np.roll(ring, -1)], 1))
     return QuadMesh(
         sparse.vstack(operators).tocsr(), np.concatenate(quads), np.concatenate(labels), np.concatenate(creases)
     )
-
-
-def _teeth(base: BaseMesh) -> sparse.csr_matrix:
-    """Operator of the mouth's inner vertices, column by column from the left teeth to the right ones."""
-    n_rows, n_arch = np.shape(ARCHES)
-    stations = np.array(ARCH_STATIONS)
-    along = np.maximum(0, 1 - np.abs(stations[:, None] - np.arange(n_arch)))
-    down = np.eye(n_rows)
-    down[1, :2] = -OVERBITE, 1 + OVERBITE
-    weights = np.einsum("ci,rj->crji", along, down).reshape(len(stations) * n_rows, -1)
-    left = sparse.csr_matrix(weights) @ sparse.identity(len(base.vertices), format="csr")[np.ravel(ARCHES)]
-    right = left[:, base.mirror]
-    order = np.arange(left.shape[0]).reshape(-1, n_rows)
-    return sparse.vstack([left[order[:0:-1].ravel()], right]).tocsr()
-
-
-def _mouth_labels(patch: np.ndarray) -> np.ndarray:
-    column, row = np.divmod(np.arange(len(patch)), len(patch) // MOUTH_COLUMNS)
-    return np.where(np.isin(row, TEETH_ROWS) & np.isin(column, TEETH_COLUMNS), TEETH, MOUTH)
 
 
 def _follows(patch: np.ndarray, skin: np.ndarray) -> bool:

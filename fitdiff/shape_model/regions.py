@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from fitdiff.shape_model import makehuman
-from fitdiff.shape_model.anny_mesh import LEFT_EYE, RIGHT_EYE, TEETH
+from fitdiff.shape_model.anny_mesh import LEFT_EYE, RIGHT_EYE
+from fitdiff.shape_model.anny_mouth import TEETH, TONGUE
 
 NOSE_MARGIN, MOUTH_MARGIN, BROW_MARGIN, LID_MARGIN = 7.0, 7.0, 3.0, 6.0
 """mm around the landmarks."""
@@ -24,11 +25,10 @@ def name_regions(
         hidden: (V,) bool, not on the skin's chart of MakeHuman's unwrap.
 
     Returns:
-        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth (part of it), lips, skin (the rest), and the
+        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth and tongue (parts of it), lips, skin (the rest), and the
         four parts of REALY's benchmark: nose, mouth (lips and around), forehead, cheek.
     """
     eyes = np.isin(labels, (LEFT_EYE, RIGHT_EYE))
-    teeth = labels == TEETH
     inner_mouth = hidden & ~eyes
     lips = (_sample(makehuman.mask_path("lips"), base_uv) > 0.5) & ~inner_mouth & ~eyes
     skin = ~(eyes | inner_mouth | lips)
@@ -41,7 +41,8 @@ def name_regions(
     cheek = skin & below_eyes & above_jaw & (x > landmarks[35, 0]) & ~nose & ~mouth
     return {
         "nose": nose, "mouth": mouth, "forehead": forehead, "cheek": cheek,
-        "lips": lips, "eyes": eyes, "inner_mouth": inner_mouth, "teeth": teeth, "skin": skin,
+        "lips": lips, "eyes": eyes, "inner_mouth": inner_mouth, "skin": skin,
+        "teeth": labels == TEETH, "tongue": labels == TONGUE,
     }  # fmt: skip
 
 
