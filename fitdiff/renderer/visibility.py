@@ -16,7 +16,6 @@ Definition (all in float32, image space):
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fitdiff import geometry
+from fitdiff.renderer.compiled import arrays, compiled, for_each_image
 from fitdiff.types import Camera
 
 Rasterize = Callable[[Tensor, Tensor, int, bool], Tensor]
@@ -88,67 +88,53 @@ def _area(corners: Tensor) -> Tensor:
 def rasterize_numba(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_faces: bool) -> Tensor:
     """Compiled z-buffer on the CPU. Arguments as `screen_points` gives them; returns (B, S, S) int64."""
     triangle = np.empty((len(points_BV3), size, size), np.int64)
-    points = np.ascontiguousarray(points_BV3.detach().numpy())
-    _compiled_kernel()(points, np.ascontiguousarray(faces_F3.numpy()), cull_back_faces, triangle)
+    for_each_image(_rasterize_kernel, len(points_BV3), *arrays(points_BV3, faces_F3), cull_back_faces, triangle)
     return torch.from_numpy(triangle)
 
 
-@functools.cache
-def _compiled_kernel() -> Callable[..., None]:
-    """The kernel, compiled once per machine.
-
-    One explicit signature keeps the cache safe between processes: all of them write the same code under the same name.
-    It runs on one thread, since numba's thread pools do not survive the fork of a data loader's workers.
-    """
-    import numba
-
-    compile_ = numba.njit("void(float32[:,:,::1], int64[:,::1], boolean, int64[:,:,::1])", nogil=True, cache=True)
-    return compile_(_rasterize_kernel)
-
-
-def _rasterize_kernel(points, faces, cull, triangle):  # type: ignore[no-untyped-def]
+@compiled("void(int64, float32[:,:,::1], int64[:,::1], boolean, int64[:,:,::1])")
+def _rasterize_kernel(image, points, faces, cull, triangle):  # type: ignore[no-untyped-def]
     zero, half = np.float32(0), np.float32(0.5)
-    n_images, size, _ = triangle.shape
+    size = triangle.shape[1]
     limit = np.float32(size)
-    for image in range(n_images):
-        nearest = np.zeros((size, size), np.float32)
-        triangle[image] = -1
-        for face in range(len(faces)):
-            i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
-            xi, yi, wi = points[image, i, 0], points[image, i, 1], points[image, i, 2]
-            xj, yj, wj = points[image, j, 0], points[image, j, 1], points[image, j, 2]
-            xk, yk, wk = points[image, k, 0], points[image, k, 1], points[image, k, 2]
-            if not min(wi, wj, wk) > 0:
-                continue
-            # As in `_area`: front faces are negative. Turn all of them positive.
-            area = (xj - xi) * (yk - yi) - (yj - yi) * (xk - xi)
-            if not np.isfinite(area) or area == 0 or (cull and area > 0):
-                continue
-            if area < 0:
-                xj, yj, wj, xk, yk, wk = xk, yk, wk, xj, yj, wj
-            first_column = math.ceil(min(max(min(xi, xj, xk), zero), limit) - half)
-            last_column = math.floor(min(max(max(xi, xj, xk), zero), limit) - half)
-            first_row = math.ceil(min(max(min(yi, yj, yk), zero), limit) - half)
-            last_row = math.floor(min(max(max(yi, yj, yk), zero), limit) - half)
-            own_i = yk < yj or (yk == yj and xk > xj)
-            own_j = yi < yk or (yi == yk and xi > xk)
-            own_k = yj < yi or (yj == yi and xj > xi)
-            for row in range(first_row, last_row + 1):
-                y = np.float32(row) + half
-                ai, aj, ak = yi - y, yj - y, yk - y
-                for column in range(first_column, last_column + 1):
-                    x = np.float32(column) + half
-                    ei = (xj - x) * ak - aj * (xk - x)
-                    ej = (xk - x) * ai - ak * (xi - x)
-                    ek = (xi - x) * aj - ai * (xj - x)
-                    if ei < 0 or ej < 0 or ek < 0:
-                        continue
-                    if (ei == 0 and not own_i) or (ej == 0 and not own_j) or (ek == 0 and not own_k):
-                        continue
-                    w = (ei * wi + ej * wj + ek * wk) / (ei + ej + ek)
-                    if w > nearest[row, column]:
-                        nearest[row, column] = w
-                        triangle[image, row, column] = face
+    nearest = np.zeros((size, size), np.float32)
+    triangle[image] = -1
+    for face in range(len(faces)):
+        i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
+        xi, yi, wi = points[image, i, 0], points[image, i, 1], points[image, i, 2]
+        xj, yj, wj = points[image, j, 0], points[image, j, 1], points[image, j, 2]
+        xk, yk, wk = points[image, k, 0], points[image, k, 1], points[image, k, 2]
+        if not min(wi, wj, wk) > 0:
+            continue
+        # As in `_area`: front faces are negative. Turn all of them positive.
+        area = (xj - xi) * (yk - yi) - (yj - yi) * (xk - xi)
+        if not np.isfinite(area) or area == 0 or (cull and area > 0):
+            continue
+        if area < 0:
+            xj, yj, wj, xk, yk, wk = xk, yk, wk, xj, yj, wj
+        first_column = math.ceil(min(max(min(xi, xj, xk), zero), limit) - half)
+        last_column = math.floor(min(max(max(xi, xj, xk), zero), limit) - half)
+        first_row = math.ceil(min(max(min(yi, yj, yk), zero), limit) - half)
+        last_row = math.floor(min(max(max(yi, yj, yk), zero), limit) - half)
+        own_i = yk < yj or (yk == yj and xk > xj)
+        own_j = yi < yk or (yi == yk and xi > xk)
+        own_k = yj < yi or (yj == yi and xj > xi)
+        for row in range(first_row, last_row + 1):
+            y = np.float32(row) + half
+            ai, aj, ak = yi - y, yj - y, yk - y
+            for column in range(first_column, last_column + 1):
+                x = np.float32(column) + half
+                ei = (xj - x) * ak - aj * (xk - x)
+                ej = (xk - x) * ai - ak * (xi - x)
+                ek = (xi - x) * aj - ai * (xj - x)
+                if ei < 0 or ej < 0 or ek < 0:
+                    continue
+                if (ei == 0 and not own_i) or (ej == 0 and not own_j) or (ek == 0 and not own_k):
+                    continue
+                w = (ei * wi + ej * wj + ek * wk) / (ei + ej + ek)
+                if w > nearest[row, column]:
+                    nearest[row, column] = w
+                    triangle[image, row, column] = face
 
 
 def rasterize_torch(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_faces: bool) -> Tensor:

@@ -174,10 +174,10 @@ def test_principal_point_moves_the_picture():
 
 def test_only_one_overload_is_ever_cached():
     # Several overloads would race for the cache's file names when processes start at once.
-    kernel = visibility._compiled_kernel()
+    kernel = visibility._rasterize_kernel.kernel()
     assert len(kernel.signatures) == 1
     with pytest.raises(TypeError, match="No matching definition"):
-        kernel(np.zeros((1, 3, 3)), np.zeros((1, 3), np.int64), True, np.zeros((1, 4, 4), np.int64))
+        kernel(0, np.zeros((1, 3, 3)), np.zeros((1, 3), np.int64), True, np.zeros((1, 4, 4), np.int64))
 
 
 def test_warp_compiles_in_several_processes_at_once_and_says_nothing(tmp_path):
