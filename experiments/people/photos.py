@@ -37,8 +37,8 @@ class PhotoSource:
 SHIPPED = (
     PhotoSource("skimage", "data/astronaut.png", "NASA, public domain", True),
     PhotoSource("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "US Navy, public domain", True),
-    PhotoSource("insightface", "data/images/t1.jpg", "no licence stated; never published here", False),
-    PhotoSource("insightface", "data/images/Tom_Hanks_54745.png", "no licence stated; never published here", False),
+    PhotoSource("insightface", "data/images/t1.jpg", "none stated", False),
+    PhotoSource("insightface", "data/images/Tom_Hanks_54745.png", "none stated", False),
 )
 """All that a detector finds in the packages that this project needs or names; scikit-image's `camera` (a profile of 55
 pixels) and `lfw_subset` (25 pixels a side) are too small to be recognised."""

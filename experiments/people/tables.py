@@ -89,7 +89,7 @@ def real_table(results: dict[str, Any]) -> str:
         between = results["between_real_people"]
         spread = f"{between['50%']:.3f} ({between['min']:.3f} to {between['max']:.3f})"
         rows.append(["two of these real people, median (min to max)", "–", spread, "–"])
-    return markdown_table(["face", "licence of the photo", "distance to the nearest synthetic person", "who"], rows)
+    return markdown_table(["face", "photo's licence", "distance to the nearest synthetic person", "who"], rows)
 
 
 def _run_line(run: dict[str, Any]) -> str:
