@@ -39,8 +39,8 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, centre: np.ndarray) -> np.nd
     """
     x, y, z = (vertices - centre).T
     flat = np.stack([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))], 1)
-    flat = _unfold(flat, vertices, faces)
-    uv = _stretch(flat) * [1, -1]
+    flat = unfold(flat, vertices, faces)
+    uv = stretch(flat) * [1, -1]
     uv = (uv - uv.min(0)) / np.ptp(uv, axis=0) * (1 - 2 * MARGIN) + MARGIN
     if (folded := signed_areas(uv, faces) >= 0).any():
         raise UnwrapError(f"{int(folded.sum())} of {len(faces)} triangles are folded in texture space, expected none")
@@ -53,8 +53,8 @@ def signed_areas(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return 0.5 * ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
 
 
-def _unfold(flat: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Relax the neighbourhood of folded or crushed triangles, further around each time, until none is left."""
+def unfold(flat: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Relax a map (V, 2) around folded or crushed triangles, further each time, until none is left; its border stays."""
     weights = mean_value_weights(vertices, faces)
     neighbours = weights.astype(bool)
     areas = np.linalg.norm(np.cross(*(vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2))), axis=1) / 2
@@ -98,7 +98,8 @@ def relax(flat: np.ndarray, weights: sparse.csr_matrix, free: np.ndarray) -> np.
     return solution
 
 
-def _stretch(flat: np.ndarray) -> np.ndarray:
+def stretch(flat: np.ndarray) -> np.ndarray:
+    """Enlarge the middle of a map (V, 2): an arctangent of its position in its bounding box."""
     half = np.ptp(flat, axis=0) / 2
     centred = (flat - flat.min(0)) / half - 1
     return np.arctan(np.array(STRETCH) * centred)
