@@ -85,7 +85,7 @@ def test_texture_on_a_tilted_square_is_correct_in_perspective():
     ramp = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     texture = torch.stack([ramp.expand(side, -1), ramp[:, None].expand(-1, side), torch.zeros(side, side)])[None]
     posed = camera(rotation=(0.0, turn, 0.0))
-    surface = TorchRenderer(topology, prefilter=False).surface(
+    surface = TorchRenderer(topology, texture_filter="none").surface(
         vertices, replace(maps(side=side), diffuse_albedo=texture), posed, size
     )
     rows, columns = np.mgrid[:size, :size] + 0.5
@@ -213,13 +213,3 @@ def test_supersampling_converges_and_keeps_the_edge_bright():
     assert torch.allclose(face, linear_to_srgb(torch.full_like(face, 0.5)), atol=1e-6)
     side = FOCAL * 200 / 900 / 2
     assert rendering.mask.mean().item() == pytest.approx(side**2, rel=0.05)
-
-
-def test_prefilter_reaches_every_texel():
-    vertices, topology = square()
-    for prefilter, reached in ((True, 1.0), (False, 0.25)):
-        texture = maps(side=64)
-        texture.diffuse_albedo.requires_grad_()
-        renderer = TorchRenderer(topology, prefilter=prefilter)
-        renderer(vertices, texture, camera(), light(ambient=1.0), 16).image.sum().backward()
-        assert (texture.diffuse_albedo.grad != 0).double().mean() == pytest.approx(reached)
