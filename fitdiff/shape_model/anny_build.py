@@ -7,6 +7,7 @@ is therefore exact and done on those coefficients instead of on thousands of mes
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from fitdiff.shape_model.regions import name_regions
 from fitdiff.shape_model.surface import mirror_mean
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 9
+VERSION = 10
 """Part of the cached file's name: raise it with every change of what is built."""
 
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)
@@ -143,10 +144,18 @@ def _read_targets(base: makehuman.BaseMesh) -> Targets:
     fields = {path: makehuman.read_target(path, len(base.vertices)) for path in paths}
     for path in fields:
         # The hand-made pairs differ a little, which would give the whole population one and the same crooked face.
-        if path.name.startswith("asym-") and path.name.endswith("-r.target.gz"):
-            left = path.with_name(path.name.replace("-r.target", "-l.target"))
-            fields[path] = fields[left][base.mirror] * [-1, 1, 1]
+        if partner := _mirrored_target(path):
+            fields[path] = fields[partner][base.mirror] * [-1, 1, 1]
     return Targets(np.stack([base.vertices, *fields.values()]), len(macro))
+
+
+def _mirrored_target(path: Path) -> Path | None:
+    """The target whose mirror image this one is to be, where the pair is meant to move the face aside or askew."""
+    pairs = (("asym-", "-r.", "-l."), ("mouth-trans-", "in.", "out."), ("nose-trans-", "in.", "out."))
+    for prefix, own, other in pairs:
+        if path.name.startswith(prefix) and own in path.name:
+            return path.with_name(path.name.replace(own, other))
+    return None
 
 
 def _apply(mesh: anny_mesh.FaceMesh, fields: np.ndarray) -> np.ndarray:

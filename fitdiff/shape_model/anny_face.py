@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from rich.console import Console
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fitdiff.registry import register
 from fitdiff.shape_model import anny_build, anny_eyes, makehuman
 from fitdiff.shape_model.anny_eyes import EyeRig
 from fitdiff.shape_model.anny_population import Population
+from fitdiff.storage import cache_folder, write_atomically
 from fitdiff.types import Topology
 
 TOPOLOGY = ("faces", "uv", "landmarks")
@@ -138,7 +137,7 @@ class AnnyFace(nn.Module):
 
     def identity_of(self, people: Population) -> Tensor:
         """Identity codes (B, K) float32 of synthetic people, as `encode` gives for their size-normalised faces."""
-        weights = anny_build.target_weights(people, self.local_std.double())
+        weights = anny_build.target_weights(people.to(self.mean.device), self.local_std.double())
         size = torch.einsum("bt,tu,bu->b", weights, self.size_gram.double(), weights).sqrt()
         codes = (weights / size[:, None]) @ self.code_matrix.double() - self.code_offset.double()
         return codes.to(self.mean.dtype)
@@ -147,11 +146,6 @@ class AnnyFace(nn.Module):
     def mask_path(name: str) -> Path:
         """JPEG mask in the coordinates of `base_uv`: ears, eyelids, face, inside-mouth or lips."""
         return makehuman.mask_path(name)
-
-
-def cache_folder() -> Path:
-    """`$FITDIFF_CACHE`, or the user's cache folder of fitdiff."""
-    return Path(os.environ.get("FITDIFF_CACHE") or platformdirs.user_cache_dir("fitdiff"))
 
 
 def _topology(fixed: dict[str, Tensor], regions: dict[str, Tensor]) -> Topology:
@@ -171,20 +165,17 @@ def _cached(**settings: int) -> Path:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"anny_face-{digest}.safetensors"
     if not path.is_file():
-        with Console(stderr=True).status("building the embedded face model: once, about 15 s"):
+        with _announce("building the embedded face model: once, about 15 s"):
             tensors, names = anny_build.build(**settings)
-        _write(path, tensors, {**identity, "expression_names": names})
+        metadata = {name: json.dumps(value) for name, value in {**identity, "expression_names": names}.items()}
+        write_atomically(path, save(tensors, metadata))
     return path
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write under another name and rename: a reader, or a second builder, never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _announce(message: str) -> AbstractContextManager[object]:
+    """Say on stderr what takes a while: as a moving status on a terminal, else as one line."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return console.status(message)
+    console.print(message)
+    return nullcontext()

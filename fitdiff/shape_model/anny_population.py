@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
+from fitdiff.randomness import draw_normals
 from fitdiff.shape_model import makehuman
 from fitdiff.types import TensorRecord
 
@@ -39,6 +41,23 @@ OPPOSITES = (
     ("concave", "convex"),
     ("compress", "uncompress"),
 )
+
+BETAS = {
+    "gender": (0.4, 0.4),
+    "age": (0.8, 1.3),
+    "muscle": (4, 4),
+    "weight": (3, 3),
+    "height": (3, 3),
+    "proportions": (2, 3),
+}
+"""Parameters of the beta distributions of the phenotypes."""
+RACE_CONCENTRATION = 0.45
+"""Of the symmetric Dirichlet distribution: most people are mainly of one ancestry, and no ancestry is rarer."""
+
+STREAM = 1000
+"""List of random numbers that people are made of."""
+GRID_REACH, GRID_SIZE = 6.5, 2048
+"""Normal numbers between which the distributions are tabulated, and how finely."""
 
 LOCAL_STD = 0.27
 ASYMMETRY_STD = 0.12
@@ -110,51 +129,73 @@ def _opposite(negative: str) -> str | None:
     return f"{stem}-{dict(OPPOSITES)[word]}" if word in dict(OPPOSITES) else None
 
 
-def sample_population(seed: int, indices: Iterable[int]) -> Population:
-    """Draw people; person i of a seed is the same in every batch, order, process and version of the machine.
+def sample_population(seed: int, indices: Iterable[int] | Tensor) -> Population:
+    """Draw people; person i of a seed is the same in every batch, order and process (see `randomness`).
 
     Args:
         seed: names an endless list of people.
-        indices: which of them, non-negative.
+        indices: which of them, non-negative; an int64 tensor decides the device.
 
     Returns:
-        The people in the order of `indices`, float32 on the CPU.
+        The people in the order of `indices`, float32.
     """
-    ids = [int(i) for i in indices]
-    rows = [_draw(np.random.Generator(np.random.Philox(key=[seed, i]))) for i in ids]
-    columns = {name: torch.from_numpy(np.array([row[name] for row in rows], np.float32)) for name in rows[0]}
-    return Population(index=torch.tensor(ids), **columns)
-
-
-def _draw(rng: np.random.Generator) -> dict[str, np.ndarray | float]:
-    return {
-        "gender": rng.beta(0.4, 0.4),
-        "age": rng.beta(0.8, 1.3),
-        "race": rng.dirichlet([0.45] * 3),
-        "muscle": rng.beta(4, 4),
-        "weight": rng.beta(3, 3),
-        "height": rng.beta(3, 3),
-        "proportions": rng.beta(2, 3),
-        "local": _couple(rng.standard_normal(len(modifiers()))),
+    index = indices if isinstance(indices, Tensor) else torch.tensor([int(i) for i in indices])
+    normals = draw_normals(seed, index, STREAM, (len(BETAS) + len(RACES) + len(modifiers()),))
+    phenotypes, races, local = normals.split([len(BETAS), len(RACES), len(modifiers())], 1)
+    tables = {name: table.to(normals) for name, table in _quantiles().items()}
+    columns = {
+        name: torch.sigmoid(_interpolate(tables[name], z)) for name, z in zip(BETAS, phenotypes.unbind(1), strict=True)
     }
-
-
-def _couple(scores: np.ndarray) -> np.ndarray:
-    """Give both sides of the face nearly the same change, and unpaired changes a non-negative weight."""
-    left, right, unpaired = _layout()
-    scores[right] = scores[left] + SIDE_STD / LOCAL_STD * scores[right]
-    scores[unpaired] = np.maximum(scores[unpaired], 0)
-    return scores
+    # Independent gamma variates, divided by their sum, are a Dirichlet variate.
+    race = _interpolate(tables["race"], races).softmax(1)
+    return Population(index=index, race=race, local=_couple(local), **columns)
 
 
 @cache
-def _layout() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _quantiles() -> dict[str, Tensor]:
+    """Quantiles of the phenotypes at the levels of normal numbers on a grid: logits of the betas, logs of the gamma.
+
+    In these units they are smooth functions of the normal number, which straight lines follow to 1e-5.
+    """
+    z = np.linspace(-GRID_REACH, GRID_REACH, GRID_SIZE)
+    low, high = special.ndtr(z), special.ndtr(-z)
+    tables = {
+        name: np.log(special.betaincinv(a, b, low)) - np.log(special.betaincinv(b, a, high))
+        for name, (a, b) in BETAS.items()
+    }
+    gamma = np.where(
+        z < 0, special.gammaincinv(RACE_CONCENTRATION, low), special.gammainccinv(RACE_CONCENTRATION, high)
+    )
+    return {name: torch.from_numpy(table).float() for name, table in (tables | {"race": np.log(gamma)}).items()}
+
+
+def _interpolate(table: Tensor, z: Tensor) -> Tensor:
+    """Value of a table of `_quantiles` at normal numbers of any shape, straight between its grid points."""
+    place = ((z / GRID_REACH + 1) / 2 * (GRID_SIZE - 1)).clamp(0, GRID_SIZE - 1.001)
+    below = place.long()
+    return torch.lerp(table[below], table[below + 1], place - below)
+
+
+def _couple(scores: Tensor) -> Tensor:
+    """Give both sides of the face nearly the same change (B, M), and unpaired changes a non-negative weight.
+
+    What tells the sides apart is added to one and subtracted from the other: no side differs on average.
+    """
+    left, right, unpaired = (ids.to(scores.device) for ids in _layout())
+    difference = scores[:, right] * (SIDE_STD / LOCAL_STD / 2)
+    coupled = scores.index_copy(1, left, scores[:, left] + difference)
+    coupled = coupled.index_copy(1, right, scores[:, left] - difference)
+    return coupled.index_copy(1, unpaired, coupled[:, unpaired].clamp_min(0))
+
+
+@cache
+def _layout() -> tuple[Tensor, Tensor, Tensor]:
     """Positions of the left changes, of their right partners, and of the unpaired ones."""
     names = [modifier.name for modifier in modifiers()]
     left = [i for i, name in enumerate(names) if name.startswith("l-")]
     right = [names.index("r-" + names[i][2:]) for i in left]
     unpaired = [i for i, modifier in enumerate(modifiers()) if modifier.negative is None]
-    return np.array(left), np.array(right), np.array(unpaired)
+    return torch.tensor(left), torch.tensor(right), torch.tensor(unpaired)
 
 
 @cache
