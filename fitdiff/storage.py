@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,22 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+def link_or_copy(source: Path, target: Path) -> Path:
+    """Let `target` be a file with the content of `source`: a hard link where the file system can, else a copy.
+
+    A target that exists is replaced. Missing parent folders are created.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        temporary = Path(folder) / "file"
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+        os.replace(temporary, target)
+    return target
 
 
 def _umask() -> int:

@@ -56,8 +56,11 @@ class Pipeline:
             resolution=config.resolution,
             fingerprint=fingerprint,
         )
-        where = ("workers", "cache")  # of the data, not what they are
-        self.data_hash = config_hash(fingerprint, {k: v for k, v in plain(config.data).items() if k not in where})
+        where = ("workers", "cache", "path")  # of the data, not what they are
+        content = [self.data.content] if hasattr(self.data, "content") else []  # of files that users may change
+        self.data_hash = config_hash(
+            fingerprint, {k: v for k, v in plain(config.data).items() if k not in where}, *content
+        )
 
     def run(self) -> Path:
         """Run what is missing; returns the run's folder."""

@@ -1,0 +1,146 @@
+"""Reflectance that users bring (`data=folder`): a folder a person, each converted once.
+
+The cache holds a file a person, named by what the person's files and the settings are, and for each state of the whole
+folder links to them in the order of the names. So a person who is added, mended or moved between training and held-out
+costs one conversion, not all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fitdiff.data.folder.layout import FolderError, PersonFiles, check, find_people, listed, split
+from fitdiff.data.folder.rules import Rules
+from fitdiff.data.shards import ShardedDataset, shard_path
+from fitdiff.data.workers import make_shards
+from fitdiff.registry import MISSING, register
+from fitdiff.storage import cache_folder, link_or_copy
+
+__all__ = ["Folder", "FolderError"]
+
+VERSION = 1
+"""Raise when the same files make other tensors: the cache is keyed by it."""
+
+
+@register("data", "folder")
+class Folder:
+    """People in the layout of docs/data.md: photos, maps, shape or mesh, optional scenes.
+
+    Run-time objects: as for `data=people`, with any shape model.
+
+    Attributes:
+        train, held_out: `ShardedDataset`s with the tensors of `FolderMaker.make`; available after `prepare()`.
+        content: changes when a file, a rule or the split does; names the cache and enters the hash of a training.
+
+    Raises:
+        FolderError: nobody there, or unusable rules or split; `prepare` raises it for everything else.
+    """
+
+    def __init__(
+        self,
+        shape_model: Any,
+        identity: Any,
+        renderer: Any,
+        resolution: int,
+        fingerprint: str,
+        *,
+        path: str = MISSING,
+        views: int = 1,
+        portrait_size: int = 224,
+        held_out: float = 0.05,
+        colour_space: str | None = None,
+        specular_space: str | None = None,
+        specular_f0: float | None = None,
+        normal_space: str | None = None,
+        normal_y: str | None = None,
+        align: str | None = None,
+        detector: str = "mtcnn",
+        landmarks: str = "dlib68",
+        workers: int | None = None,
+        cache: str | None = None,
+    ) -> None:
+        """`path`: the folder. `views`: portraits a person; who has fewer repeats them. `held_out`: share, see
+        `layout.split`. `colour_space` to `align`: see `Rules`; null is what the folder's rules.json says. `detector`,
+        `landmarks`: find faces in photos without a camera. `workers`: processes; null is one a core. `cache`: folder;
+        null is the user cache."""
+        from fitdiff.config import config_hash
+
+        self.root = Path(path).expanduser()
+        self.people = self._find()
+        try:
+            self.rules = Rules.load(
+                self.root, colour_space=colour_space, specular_space=specular_space, specular_f0=specular_f0,
+                normal_space=normal_space, normal_y=normal_y, align=align,
+            )  # fmt: skip
+        except ValueError as error:
+            raise FolderError(f"data: {error}") from error
+        self.splits = dict(zip(("train", "held_out"), split(self.root, self.people, held_out), strict=True))
+        self.shape_model, self.identity, self.renderer, self.resolution = shape_model, identity, renderer, resolution
+        self.views, self.portrait_size = views, portrait_size
+        self.detector, self.landmarks = detector, landmarks
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.settings = [VERSION, vars(self.rules), detector, landmarks, views, portrait_size]
+        self.content = config_hash(self.settings, {k: [_state(p) for p in v] for k, v in self.splits.items()})
+        self.settings += [fingerprint, resolution]
+        self.cache = Path(cache or cache_folder()) / f"folder-{resolution}px"
+        self.folder = self.cache / f"state-{config_hash(self.settings, self.content)}"
+
+    def _find(self) -> list[PersonFiles]:
+        return find_people(self.root)
+
+    def prepare(self) -> None:
+        """Check every file, convert who is missing (resumable: each is written atomically), and link the splits.
+
+        Raises:
+            FolderError: with all faults that can be seen without decoding, before anything is converted; or with those
+                that decoding found, after everyone else was converted.
+        """
+        places = [
+            (self._place(name, i), person) for name, people in self.splits.items() for i, person in enumerate(people)
+        ]
+        if all(path.exists() for path, _ in places):
+            return
+        files = self._convert()
+        for path, person in places:
+            link_or_copy(files[person.name], path)
+
+    def _convert(self) -> dict[str, Path]:
+        """Name -> converted file of everyone."""
+        from fitdiff.config import config_hash
+        from fitdiff.data.folder.maker import ESTIMATED_LAMPS, FolderMaker
+
+        lamps = check(self.people, self.shape_model, ESTIMATED_LAMPS)
+        maker = FolderMaker(
+            self.people, self.rules, self.shape_model, self.identity, self.renderer,
+            self.resolution, self.portrait_size, self.views, lamps, self.detector, self.landmarks,
+        )  # fmt: skip
+        keys = [config_hash(self.settings, lamps, _state(person)) for person in self.people]
+        files = [self.cache / "people" / f"{key}.safetensors" for key in keys]
+        missing = [(path, [i]) for i, path in enumerate(files) if not path.exists()]
+        if faults := make_shards(maker, missing, self.workers, "converting people"):
+            raise FolderError(listed(faults))
+        return {person.name: path for person, path in zip(self.people, files, strict=True)}
+
+    @property
+    def train(self) -> ShardedDataset:
+        """The training people, by name."""
+        return self._dataset("train")
+
+    @property
+    def held_out(self) -> ShardedDataset:
+        """People that no model is trained on, by name."""
+        return self._dataset("held_out")
+
+    def _dataset(self, name: str) -> ShardedDataset:
+        return ShardedDataset(self.folder / name, len(self.splits[name]), 1)
+
+    def _place(self, name: str, number: int) -> Path:
+        return shard_path(self.folder / name, number)
+
+
+def _state(person: PersonFiles) -> list[Any]:
+    """What changes when a person's files do: names, sizes and times of change."""
+    states = ((file.name, file.stat()) for file in person.files)
+    return [person.name, *([name, state.st_size, state.st_mtime_ns] for name, state in states)]
