@@ -15,10 +15,12 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from fitdiff.data.atlas import UvAtlas, slopes, slopes_to_normals
+from fitdiff.data.skin_beard import BeardPainter
+from fitdiff.data.skin_brows import BrowPainter
 from fitdiff.data.skin_canvas import Canvas
 from fitdiff.data.skin_eyes import EyePainter
 from fitdiff.data.skin_geometry import FaceGeometry
-from fitdiff.data.skin_hair import BeardPainter, BrowPainter, Hair, HairlinePainter
+from fitdiff.data.skin_hair import Hair, HairlinePainter
 from fitdiff.data.skin_look import Look, Phenotypes, sample_look
 from fitdiff.data.skin_marks import MarkPainter
 from fitdiff.data.skin_mouth import MouthPainter
@@ -33,8 +35,8 @@ SMALLEST_DRAWING = 128
 TEXELS_AT_ONCE = 1 << 18
 """People are painted in groups of about this many texels, which keeps the layers in the processor's cache."""
 
-CREASE_SHADE = (0.30, 0.48, 0.50)
-"""Darkening of the albedo a mm of crease depth: light that a fold swallows, more of it blue and green."""
+CREASE_MELANIN, CREASE_BLOOD = 0.65, 0.35
+"""Pigment a mm of crease depth that darkens as much as the light that a fold swallows, more of it blue and green."""
 
 HAIR_GLOSS = 0.22
 
@@ -55,12 +57,13 @@ class SkinSynthesiser(nn.Module):
         geometry = FaceGeometry(drawing)
         self.mottle = Mottle(drawing, self.size, stream=10)
         self.strands = PersonNoise(SplineNoise(drawing, (0.45, 1.8)), 20, self.size)
-        self.pores = PersonNoise(SplineNoise(drawing, (0.5, 0.5)), 21, self.size)
+        self.grain = PersonNoise(SplineNoise(drawing, (0.7, 0.7)), 21, self.size)
         self.regions = RegionBasis(geometry)
         self.marks = MarkPainter(drawing)
         self.relief = ReliefPainter(geometry)
         self.brows = BrowPainter(geometry)
         self.brow_hairs = PersonNoise(self.brows.hairs, 22, self.size)
+        self.brow_tufts = PersonNoise(self.brows.tufts, 24, self.size)
         self.beard = BeardPainter(geometry)
         self.hairline = HairlinePainter(geometry)
         self.eyes = EyePainter(drawing, geometry)
@@ -90,47 +93,50 @@ class SkinSynthesiser(nn.Module):
         """Maps of people whose traits are given; the seed and `look.index` make their noise."""
         look = look.to(self.frame.device)
         noise = self.mottle(seed, look.index)
-        strands = self.strands(seed, look.index)
+        noise["strands"], noise["grain"] = self.strands(seed, look.index), self.grain(seed, look.index)
         canvas = self._bare_skin(look, noise)
-        self._paint_relief(canvas, look, noise, self.pores(seed, look.index))
-        self.mouth(canvas, look.lips, strands)
-        self._paint_hair(canvas, look.hair, noise, strands, self.brow_hairs(seed, look.index))
+        self.mouth(canvas, look.lips, noise["strands"])
+        self._paint_brows(canvas, look, seed)
+        self._paint_hair(canvas, look.hair, noise)
         self.eyes(canvas, look.eyes, self.iris_fibres(seed, look.index))
         return self._to_maps(canvas)
 
     def _bare_skin(self, look: Look, noise: dict[str, Tensor]) -> Canvas:
         c = look.complexion
         calm = 1 - 0.6 * look.foundation[:, None]
-        pigments = c.pigments[..., None] + self.regions(c.regions * calm[..., None]) + self.marks(look.marks)
+        marks = self.marks(look.marks)
+        pigments = c.pigments[..., None] + self.regions(c.regions * calm[..., None])
+        pigments[:, :2] += marks[:, :2]
         for i, field in enumerate(("melanin", "blood", "uneven")):
             pigments[:, i] += calm * c.mottle[:, i, None] * noise[field]
+        creases = self.relief(look.relief, noise["wobble"], noise["uneven"])
+        pigments[:, 0] -= CREASE_MELANIN * creases
+        pigments[:, 1] -= CREASE_BLOOD * creases
+        pigments[:, 0] *= 1 + calm * c.patches * torch.sigmoid((noise["wobble"] - c.patch_level) / 0.15)
         pigments[:, 1] += 0.8 * look.blush[:, None] * self.blush_map
         pigments[:, :, self.mouth.patch] += self.mouth.pigments(look.lips, c.pigments[:, 0])
         pigments[:, 0] = pigments[:, 0].clamp_min(0.1)
-        gloss = c.gloss + self.regions(c.gloss_regions)[:, 0] + c.gloss_mottle * noise["gloss"]
+        gloss = c.gloss + self.regions(c.gloss_regions)[:, 0] + c.gloss_mottle * (noise["gloss"] + noise["grain"])
         gloss -= 0.06 * look.foundation[:, None]
         diffuse = pigments_to_albedo(pigments) * (1 - 0.75 * self.nostrils)
-        return Canvas(diffuse, gloss * (1 - 0.6 * self.nostrils), torch.zeros_like(gloss))
+        height = creases + look.relief.undulation[:, None] * noise["height"] + marks[:, 2]
+        height += look.relief.pores[:, None] * noise["grain"]
+        return Canvas(diffuse, gloss * (1 + 0.25 * creases) * (1 - 0.6 * self.nostrils), height)
 
-    def _paint_relief(self, canvas: Canvas, look: Look, noise: dict[str, Tensor], pores: Tensor) -> None:
-        creases = self.relief(look.relief, noise["wobble"], noise["uneven"])
-        canvas.height += creases
-        canvas.height += look.relief.undulation[:, None] * noise["height"]
-        canvas.height += look.relief.pores[:, None] * pores
-        canvas.diffuse *= torch.exp(creases[:, None] * canvas.diffuse.new_tensor(CREASE_SHADE)[:, None])
-        canvas.gloss *= 1 + 0.25 * creases
-
-    def _paint_hair(
-        self, canvas: Canvas, hair: Hair, noise: dict[str, Tensor], strands: Tensor, brow_hairs: Tensor
-    ) -> None:
-        beard = self.beard(hair.beard, noise["uneven"], strands)
-        canvas.cover(self.beard.patch, beard, hair.beard.colour, HAIR_GLOSS)
-        scalp = self.hairline(hair.hairline, noise["wobble"], strands)
-        colour = hair.hairline.colour[..., None] * (1 + 0.15 * strands[:, None]).clamp(0.4, 1.6)
-        canvas.cover(slice(None), scalp, colour, HAIR_GLOSS)
-        brows = self.brows(hair.brows, brow_hairs)
-        canvas.cover(self.brows.patch, brows, hair.brows.colour, HAIR_GLOSS)
+    def _paint_brows(self, canvas: Canvas, look: Look, seed: int) -> None:
+        noise = self.brow_hairs(seed, look.index), self.brow_tufts(seed, look.index)
+        brows = self.brows(look.hair.brows, *noise)
+        canvas.cover(self.brows.patch, brows, look.hair.brows.colour, HAIR_GLOSS)
         canvas.height[:, self.brows.patch] += 0.25 * brows
+
+    def _paint_hair(self, canvas: Canvas, hair: Hair, noise: dict[str, Tensor]) -> None:
+        beard = self.beard(hair.beard, noise["uneven"], noise["strands"])
+        salt_and_pepper = (1 + 0.3 * noise["strands"][:, None, self.beard.patch]).clamp(0.3, 1.8)
+        canvas.cover(self.beard.patch, beard, hair.beard.colour[..., None] * salt_and_pepper, HAIR_GLOSS)
+        strands = torch.lerp(noise["strands"], noise["grain"], hair.hairline.curl[:, None])
+        scalp = self.hairline(hair.hairline, noise["wobble"], strands)
+        colour = hair.hairline.colour[..., None] * (1 + 0.2 * strands[:, None]).clamp(0.4, 1.6)
+        canvas.cover(slice(None), scalp, colour, HAIR_GLOSS)
 
     def _to_maps(self, canvas: Canvas) -> FaceMaps:
         square = (self.drawing_size, self.drawing_size)

@@ -29,13 +29,15 @@ IRIS_COLOURS = (
 )
 """Linear; from no melanin in the iris to most."""
 
-SCLERA = (0.50, 0.465, 0.43)
+SCLERA = (0.52, 0.47, 0.425)
 CARUNCLE = (0.52, 0.24, 0.20)
 LASH = (0.012, 0.010, 0.009)
 EYE_GLOSS = 0.75
 """F0 of the tear film: 0.06."""
 FOLD_SHADE = (0.25, 0.46, 0.42)
 """Darkening of the albedo in the fold of the upper lid."""
+HOLLOW_SHADE = (0.75, 1.0, 0.9)
+"""Darkening of the albedo in the hollows round the eye."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Eyes(TensorRecord):
         iris: (B, 3) linear, outer part; heart: (B, 3) linear, round the pupil. radius, pupil: mm.
         limbus: darkness of the ring round the iris. fibres: contrast of its strands. sclera: (B, 3) linear.
         crease_height: mm above the lid's edge; crease: strength, 0 for a single lid. lid: darkening of the lids.
+        veins: redness of the vessels in it. socket: shade of the hollow above the lid; bags: below the lower one.
         lashes: darkness of the upper lash line; lash_width: mm. lower_lashes: darkness.
-        shadow: (B, 3) linear colour of the eye shadow; shadow_opacity: 0 to 1; liner: opacity; wing: mm.
+        shadow: (B, 3) linear colour of the eye shadow; shadow_opacity: 0 to 1; liner: opacity; liner_width, wing: mm.
     """
 
     iris: Tensor
@@ -57,6 +60,9 @@ class Eyes(TensorRecord):
     limbus: Tensor
     fibres: Tensor
     sclera: Tensor
+    veins: Tensor
+    socket: Tensor
+    bags: Tensor
     crease_height: Tensor
     crease: Tensor
     lashes: Tensor
@@ -65,6 +71,7 @@ class Eyes(TensorRecord):
     shadow: Tensor
     shadow_opacity: Tensor
     liner: Tensor
+    liner_width: Tensor
     wing: Tensor
 
 
@@ -97,23 +104,27 @@ def sample_eyes(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
     )
     asian = race_B3[:, 1]
     single = torch.sigmoid((asian - 0.55 + draws.normal(std=0.3)) / 0.12)
-    strong = draws.uniform().pow(1.5) * made_up
+    strong = draws.uniform() * made_up
     return Eyes(
         iris=iris,
         heart=heart,
-        radius=draws.normal(5.85, 0.18),
+        radius=draws.normal(5.85, 0.25),
         pupil=draws.normal(1.8, 0.35).clamp(1.0, 2.8),
         limbus=draws.uniform(0.25, 0.75),
         fibres=draws.uniform(0.08, 0.25),
-        sclera=torch.tensor(SCLERA) * torch.exp(tint) * torch.exp(draws.normal(std=0.05))[:, None],
+        sclera=age.new_tensor(SCLERA) * torch.exp(tint) * torch.exp(draws.normal(std=0.05))[:, None],
+        veins=draws.uniform(0.02, 0.14) + 0.08 * age,
+        socket=draws.normal(0.10, 0.14).clamp(-0.1, 0.5),
+        bags=draws.normal(0.02 + 0.14 * age, 0.11).clamp(-0.06, 0.4) * (1 - 0.5 * made_up),
         crease_height=(draws.normal(4.6, 1.0) - 1.6 * asian).clamp(2.0, 7.0),
         crease=draws.uniform(0.5, 1.2) * (1 - 0.75 * single),
         lashes=(draws.uniform(0.35, 0.75) + 0.15 * (1 - male)).clamp(0, 0.95),
-        lash_width=draws.uniform(0.5, 0.85) + 0.25 * (1 - male),
+        lash_width=draws.uniform(0.45, 0.9) + 0.25 * (1 - male) + 0.5 * made_up * draws.uniform(),
         lower_lashes=draws.uniform(0.05, 0.35),
         shadow=palette(SHADOWS, draws.uniform()),
         shadow_opacity=0.75 * strong,
         liner=made_up * draws.uniform(0.0, 1.1).clamp_max(0.95),
+        liner_width=draws.uniform(0.5, 1.5),
         wing=made_up * draws.uniform(-3.0, 5.0).clamp_min(0),
     )
 
@@ -160,13 +171,17 @@ class EyePainter(nn.Module):
         self._paint_lids(canvas, eyes)
         self._paint_shadow(canvas, eyes)
         self._paint_eyeball(canvas, eyes, fibres_BP)
-        self._paint_lashes(canvas, eyes)
+        self._paint_lashes(canvas, eyes, fibres_BP)
 
     def _paint_lids(self, canvas: Canvas, eyes: Eyes) -> None:
         e = columns(eyes)
         fold = e["crease"] * self.upper * self.crease_span * stroke(self.outside - e["crease_height"], 0.7, self.texel)
         canvas.tint(self.patch, torch.exp(-fold[:, None] * canvas.diffuse.new_tensor(FOLD_SHADE)[:, None]))
         canvas.height[:, self.patch] -= 0.30 * fold
+        hollow = e["socket"] * self.upper * torch.exp(-0.5 * ((self.outside - e["crease_height"] - 1) / 4).square())
+        bag = e["bags"] * (1 - self.upper) * torch.exp(-0.5 * ((self.outside - 7) / 2.5).square())
+        shade = (self.outside > 0) * (hollow + bag)
+        canvas.tint(self.patch, torch.exp(-shade[:, None] * canvas.diffuse.new_tensor(HOLLOW_SHADE)[:, None]))
         waterline = (1 - self.upper) * stroke(self.outside - 0.5, 0.5, self.texel)
         canvas.tint(self.patch, 1 + waterline * canvas.diffuse.new_tensor([[0.10], [-0.16], [-0.12]]))
         canvas.gloss[:, self.patch] += 0.15 * waterline
@@ -178,8 +193,8 @@ class EyePainter(nn.Module):
         canvas.cover(self.patch, (e["shadow_opacity"] * (lid + corner)).clamp(0, 0.9), eyes.shadow)
 
     def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
-        ball = torch.lerp(self._sclera(eyes), self._iris(eyes, fibres_BP), self._disc(eyes.radius)[:, None])
-        lid_shade = 1 - (0.58 * self.upper + 0.20) * torch.exp(self.outside.clamp_max(0) / 1.7)
+        ball = torch.lerp(self._sclera(eyes, fibres_BP), self._iris(eyes, fibres_BP), self._disc(eyes.radius)[:, None])
+        lid_shade = 1 - (0.62 * self.upper + 0.15) * torch.exp(self.outside.clamp_max(0) / 2.0)
         inside = soft_step(-self.outside, 0.12, self.texel).expand(len(ball), -1)
         canvas.cover(self.patch, inside, ball * lid_shade, EYE_GLOSS)
 
@@ -187,10 +202,12 @@ class EyePainter(nn.Module):
         """(B, P) share of each texel within a distance of the pupil's middle."""
         return soft_step(radius_B[:, None] - self.radius, 0.15, self.texel)
 
-    def _sclera(self, eyes: Eyes) -> Tensor:
+    def _sclera(self, eyes: Eyes, fibres_BP: Tensor) -> Tensor:
         caruncle = eyes.sclera.new_tensor(CARUNCLE)[:, None]
         sclera = torch.lerp(eyes.sclera[..., None], caruncle, 0.75 * self.caruncle)
-        return sclera * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
+        vessels = eyes.veins[:, None] * (0.5 + fibres_BP).clamp(0, 2) * ((self.radius - 6) / 5).clamp(0, 1)
+        redder = 1 - vessels[:, None] * sclera.new_tensor([[0.3], [1.0], [0.9]])
+        return sclera * redder * (1 - 0.10 * (self.radius / 12).clamp(0, 1).square())
 
     def _iris(self, eyes: Eyes, fibres_BP: Tensor) -> Tensor:
         e = columns(eyes)
@@ -200,13 +217,15 @@ class EyePainter(nn.Module):
         strands = (1 + e["fibres"] * fibres_BP).clamp(0.4, 1.8)
         return colour * (limbus * strands * (1 - 0.985 * self._disc(eyes.pupil)))[:, None]
 
-    def _paint_lashes(self, canvas: Canvas, eyes: Eyes) -> None:
+    def _paint_lashes(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
         e = columns(eyes)
+        lash_width = e["lash_width"] * (1 + 0.35 * torch.tanh(fibres_BP))
+        liner = stroke(self.outside - 0.6, e["liner_width"], self.texel)
         lower = 1 - self.upper
         bare = [
-            1 - e["lashes"] * self.upper * stroke(self.outside - 0.35, e["lash_width"], self.texel),
+            1 - e["lashes"] * self.upper * stroke(self.outside - 0.45, lash_width, self.texel),
             1 - e["lower_lashes"] * lower * stroke(self.outside - 0.9, 0.45, self.texel),
-            1 - 0.9 * e["liner"] * (self.upper + 0.35 * lower) * stroke(self.outside - 0.6, 0.8, self.texel),
+            1 - 0.9 * e["liner"] * (self.upper + 0.35 * lower) * liner,
             1 - 0.85 * e["liner"] * self._wing(e["wing"]),
         ]
         dark = (1 - math.prod(bare)) * (1 - 0.8 * self.caruncle)

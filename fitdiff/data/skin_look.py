@@ -56,9 +56,9 @@ class Look(TensorRecord):
 
 
 def sample_look(people: Phenotypes, seed: int) -> Look:
-    """Draw the traits of people, on the CPU; those of person i depend on (seed, i) and their phenotype alone."""
-    index = people.index.cpu()
-    age, male, weight, race = (x.cpu().float() for x in (people.age, people.gender, people.weight, people.race))
+    """Draw the traits of people, on their device; those of person i depend on (seed, i) and their phenotype alone."""
+    index = people.index
+    age, male, weight, race = (x.float() for x in (people.age, people.gender, people.weight, people.race))
 
     def draws(part: int) -> Draws:
         return Draws(seed, index, TRAIT_STREAM + part)

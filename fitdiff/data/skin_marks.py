@@ -1,12 +1,12 @@
-"""Moles, freckles, age spots, blemishes and birthmarks: Gaussian spots of pigment.
+"""Moles, freckles, age spots, blemishes, birthmarks and scars: Gaussian spots of pigment and relief.
 
-Legend of shape suffixes: B people · K spots · C = 3 pigments (melanin, blood, carotene) · R map side.
+Legend of shape suffixes: B people · K spots · J spots that are more than melanin · C = 3 maps · R map side.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ class MarkKind(NamedTuple):
 
     Attributes:
         count: at most. up: mean height. spread: standard deviation (across, up). radius, melanin, blood: ranges.
+        height: mm that it stands out, for a radius of 1 mm.
     """
 
     count: int
@@ -30,15 +31,20 @@ class MarkKind(NamedTuple):
     radius: tuple[float, float]
     melanin: tuple[float, float]
     blood: tuple[float, float]
+    height: float
 
 
 MARKS = {
-    "mole": MarkKind(10, -25, (40, 38), (0.4, 1.2), (0.8, 3.0), (0.0, 0.4)),
-    "freckle": MarkKind(160, -20, (27, 16), (0.3, 0.75), (0.15, 0.7), (0.0, 0.1)),
-    "age_spot": MarkKind(14, -5, (42, 35), (1.2, 4.0), (0.15, 0.6), (0.0, 0.15)),
-    "blemish": MarkKind(8, -30, (32, 35), (0.7, 2.0), (0.0, 0.1), (0.25, 0.9)),
-    "birthmark": MarkKind(1, -15, (40, 35), (5.0, 13.0), (0.0, 0.5), (0.1, 0.9)),
+    "freckle": MarkKind(160, -20, (27, 16), (0.35, 0.9), (0.2, 0.8), (0.0, 0.0), 0.0),
+    "mole": MarkKind(12, -25, (40, 38), (0.35, 1.1), (0.8, 3.0), (0.0, 0.4), 0.25),
+    "age_spot": MarkKind(16, -5, (42, 35), (1.2, 4.5), (0.2, 0.7), (0.0, 0.15), 0.0),
+    "blemish": MarkKind(14, -30, (30, 35), (0.7, 2.2), (0.0, 0.15), (0.3, 1.1), 0.10),
+    "birthmark": MarkKind(1, -15, (40, 35), (5.0, 13.0), (0.0, 0.6), (0.1, 1.1), 0.0),
 }
+"""Freckles come first: they are many and hold melanin only, which halves the work of painting."""
+
+SCAR_SPOTS = 14
+"""A scar is a row of this many spots."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,14 @@ class Marks(TensorRecord):
 
     Attributes:
         centre: (B, K, 2) chart mm. radius: (B, K) mm, standard deviation.
-        pigments: (B, K, 3) what each adds at its centre; zero for one that a person does not have.
+        melanin: (B, K) that each adds at its centre; zero for one that a person does not have.
+        others: (B, J, 2) blood and mm of height that the last J spots add; the first ones, freckles, have none.
     """
 
     centre: Tensor
     radius: Tensor
-    pigments: Tensor
+    melanin: Tensor
+    others: Tensor
 
 
 def sample_marks(
@@ -62,31 +70,53 @@ def sample_marks(
     fair = torch.sigmoid((1.9 - melanin) / 0.4)
     share = torch.stack(
         [
-            draws.uniform().square(),
-            ((draws.uniform() - 0.62) / 0.38).clamp_min(0) * fair,
+            ((draws.uniform() - 0.6) / 0.4).clamp_min(0) * fair,
+            draws.uniform().pow(3),
             (age * 1.6 - 0.5).clamp(0, 1) * draws.uniform(),
-            draws.uniform().square() * (1 - age),
-            draws.chance(0.06),
+            draws.uniform().pow(2.5) * (1 - age),
+            draws.chance(0.07),
         ],
         1,
     )
     kinds = list(MARKS.values())
-    counts = torch.tensor([kind.count for kind in kinds])
-    table = torch.tensor([[kind.up, *kind.spread, *kind.radius, *kind.melanin, *kind.blood] for kind in kinds])
-    up, across, along, *ranges = table.repeat_interleave(counts, 0).unbind(1)
+    counts = torch.tensor([kind.count for kind in kinds], device=melanin.device)
+    table = melanin.new_tensor([[k.up, k.height, *k.spread, *k.radius, *k.melanin, *k.blood] for k in kinds])
+    up, height, across, along, *ranges = table.repeat_interleave(counts, 0).unbind(1)
     normals = draw_normals(seed, index_B, stream, (len(up), 5))
     uniform = torch.special.ndtr(normals[..., 2:])
     radius, more_melanin, more_blood = (
         torch.lerp(low, high, uniform[..., i])
         for i, (low, high) in enumerate(zip(ranges[::2], ranges[1::2], strict=True))
     )
-    rank = torch.cat([torch.arange(kind.count) for kind in kinds])
+    rank = torch.cat([torch.arange(kind.count, device=melanin.device) for kind in kinds])
     present = ((share * counts).repeat_interleave(counts, 1) - rank).clamp(0, 1) * (1 - 0.6 * foundation[:, None])
-    return Marks(
+    spots = Marks(
         torch.stack([normals[..., 0] * across, normals[..., 1] * along + up], -1),
         radius,
-        torch.stack([more_melanin * present, more_blood * present, torch.zeros_like(present)], -1),
+        more_melanin * present,
+        torch.stack([more_blood * present, height * radius * present], -1)[:, MARKS["freckle"].count :],
     )
+    scar = _sample_scar(draws, melanin)
+    return Marks(*(torch.cat([getattr(m, f.name) for m in (spots, scar)], 1) for f in fields(Marks)))
+
+
+def _sample_scar(draws: Draws, melanin: Tensor) -> Marks:
+    """One person in eight has a scar: a bent line, darker or paler and redder than the skin, sunk or raised."""
+    along = torch.linspace(-0.5, 0.5, SCAR_SPOTS, device=melanin.device)
+    length = draws.uniform(6.0, 24.0)[:, None]
+    direction = torch.stack([draws.normal(), draws.normal()], 1)
+    direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    bend = draws.normal(std=0.15)[:, None] * length * (along.square() - 0.25)
+    middle = torch.stack([draws.normal(std=36.0), draws.normal(-22.0, 36.0)], 1)
+    across = direction.flip(1) * direction.new_tensor([-1.0, 1.0])
+    centre = middle[:, None] + (length * along)[..., None] * direction[:, None] + bend[..., None] * across[:, None]
+    step = length / (SCAR_SPOTS - 1)
+    radius = torch.maximum(0.6 * step, draws.uniform(0.5, 1.0)[:, None])
+    profile = step / (math.sqrt(2 * math.pi) * radius) * (1 - (2 * along).square().square())  # the spots sum to 1
+    looks = [draws.uniform(-0.4, 0.5) * melanin, draws.uniform(-0.2, 0.8), draws.normal(-0.08, 0.15)]
+    effect = torch.stack(looks, 1) * draws.chance(0.12)[:, None]
+    effects = profile[..., None] * effect[:, None]
+    return Marks(centre, radius.expand(-1, SCAR_SPOTS), effects[..., 0], effects[..., 1:])
 
 
 class MarkPainter(nn.Module):
@@ -102,11 +132,18 @@ class MarkPainter(nn.Module):
         self.register_buffer("edges_v", atlas.chart_edges(1), persistent=False)
 
     def forward(self, marks: Marks) -> Tensor:
-        """(B, C, N) pigments."""
+        """(B, C, N) what the marks add in melanin, blood and mm of height."""
         across = _texel_averages(self.edges_u, marks.centre[..., 0], marks.radius)
         down = _texel_averages(self.edges_v, marks.centre[..., 1], marks.radius)
-        weighted = marks.pigments.transpose(1, 2)[..., None] * across[:, None]
-        return (down.transpose(1, 2)[:, None] @ weighted).flatten(2)
+        layers = [_sum_of_products(marks.melanin, across, down)]
+        last = slice(-marks.others.shape[1], None)
+        layers += [_sum_of_products(effect, across[:, last], down[:, last]) for effect in marks.others.unbind(2)]
+        return torch.stack(layers, 1).flatten(2)
+
+
+def _sum_of_products(weight_BK: Tensor, across_BKR: Tensor, down_BKR: Tensor) -> Tensor:
+    """sum_k weight_k down_k across_k^T: (B, R, R)."""
+    return down_BKR.transpose(1, 2) @ (weight_BK[..., None] * across_BKR)
 
 
 def _texel_averages(edges: Tensor, centre_BK: Tensor, radius_BK: Tensor) -> Tensor:

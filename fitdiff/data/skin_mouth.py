@@ -27,7 +27,10 @@ LIPSTICKS = (
 )
 TEETH = ((0.62, 0.58, 0.51), (0.50, 0.42, 0.28))
 """White to yellow, linear."""
-MOUTH = (0.09, 0.025, 0.022)
+MOUTH = (0.30, 0.105, 0.095)
+"""Gums and tongue, linear, where light reaches them."""
+DARK = 7.0
+"""mm behind the lips' seam over which light falls to 1 / e."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Lips(TensorRecord):
 
     Attributes:
         pigments: (B, 3) what the lips have over the skin in melanin (relative to the person's own), blood, carotene.
-        lower: share of the lower lip that is pinker. rim: mm that the red is wider (+) than the mean; softness: mm.
+        lower: share of the lower lip that is pinker. rim, lower_rim: mm that the red of the upper and the lower lip
+            reaches beyond (+) the mean's; bow: mm of cupid's bow; width: mm at each corner; softness: mm.
         border: paler skin round the lips. lines: mm depth of the upright lines. gloss: specular albedo.
         stick: (B, 3) linear colour; stick_opacity: 0 to 1. teeth: (B, 3) linear colour.
     """
@@ -44,6 +48,9 @@ class Lips(TensorRecord):
     pigments: Tensor
     lower: Tensor
     rim: Tensor
+    lower_rim: Tensor
+    bow: Tensor
+    width: Tensor
     softness: Tensor
     border: Tensor
     lines: Tensor
@@ -58,8 +65,8 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     dark = torch.sigmoid((melanin - 3.0) / 0.8)
     pigments = torch.stack(
         [
-            draws.normal(0.04 - 0.05 * dark, 0.12),
-            draws.normal(1.25 - 0.25 * age - 0.1 * male, 0.42),
+            draws.normal(0.05 - 0.05 * dark, 0.15),
+            draws.normal(1.3 - 0.25 * age - 0.1 * male, 0.48).clamp_min(0.5),
             draws.normal(-0.05, 0.12),
         ],
         1,
@@ -68,7 +75,10 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     return Lips(
         pigments=pigments,
         lower=draws.normal(0.25 + 0.3 * dark, 0.22),
-        rim=draws.normal(-0.2 * age, 0.7),
+        rim=draws.normal(-0.3 * age, 1.1),
+        lower_rim=draws.normal(-0.3 * age, 1.1),
+        bow=draws.normal(std=0.7),
+        width=draws.normal(std=1.2),
         softness=draws.uniform(0.45, 1.0) + 0.3 * age,
         border=draws.uniform(0.0, 0.12),
         lines=(draws.uniform(0.02, 0.07) + 0.05 * age) * (1 - 0.3 * worn),
@@ -97,7 +107,13 @@ class MouthPainter(nn.Module):
             "patch": patch,
             "outside": outside[patch],
             "cavity": signed_distance(atlas, "inner_mouth")[patch],
+            "lit": torch.exp(
+                -(geometry.landmarks_3d[60:68, 2].mean() - geometry.position[2, patch]).clamp(0, 40) / DARK
+            ),
             "texel": texel,
+            "cupid": torch.exp(-0.5 * (geometry.side[patch] / 2.5).square())
+            - 0.7 * torch.exp(-0.5 * ((geometry.side[patch] - 6.5) / 3).square()),
+            "corner": soft_step(geometry.side[patch] - 17, 2.5),
             "below": soft_step(geometry.at(62, 66)[1] - geometry.up[patch], 1.5),
             "teeth": soft_step(in_teeth, 0.2, texel),
             "tooth_light": (1 - 0.35 * torch.exp(-gap / 0.5)) * (1 - 0.5 * torch.exp(-in_teeth.clamp_min(0) / 1.5)),
@@ -115,9 +131,15 @@ class MouthPainter(nn.Module):
         inside = inside_polygon(torch.stack([geometry.signed, geometry.up], 1), flat)
         return torch.where(inside, -distance, distance)
 
+    def beyond(self, lips: Lips) -> Tensor:
+        """(B, P) mm from the outline of a person's lips, negative on them."""
+        rim, lower_rim, bow, width = (x[:, None] for x in (lips.rim, lips.lower_rim, lips.bow, lips.width))
+        middle = torch.lerp(rim - bow * self.cupid, lower_rim, self.below)
+        return self.outside - torch.lerp(middle, width.expand_as(middle), self.corner)
+
     def mask(self, lips: Lips) -> Tensor:
         """(B, P) share of each texel of the patch that is lip."""
-        return soft_step(lips.rim[:, None] - self.outside, 0.6 * lips.softness[:, None], self.texel)
+        return soft_step(-self.beyond(lips), 0.6 * lips.softness[:, None], self.texel)
 
     def pigments(self, lips: Lips, melanin: Tensor) -> Tensor:
         """(B, 3, P) pigments that the lips add to the skin's."""
@@ -127,7 +149,7 @@ class MouthPainter(nn.Module):
         pinker = (lips.lower[:, None] * self.below * mask).clamp(-0.6, 1.2)
         added[:, 0] -= 0.12 * melanin[:, None] * pinker
         added[:, 1] += 0.30 * pinker
-        border = lips.border[:, None] * stroke(self.outside - 1.8, 1.1, self.texel)
+        border = lips.border[:, None] * stroke(self.beyond(lips) - 1.6, 1.1, self.texel)
         added[:, 0] -= melanin[:, None] * border
         return added
 
@@ -136,10 +158,11 @@ class MouthPainter(nn.Module):
         mask = self.mask(lips)
         lines = lines_BN[:, self.patch]
         canvas.gloss[:, self.patch] += mask * (lips.gloss[:, None] * (1 - 0.05 * lines) - canvas.gloss[:, self.patch])
+        lines = lines * soft_step(self.cavity - 0.5, 0.5)
         canvas.height[:, self.patch] += mask * lips.lines[:, None] * lines
         contrast = 0.7 * lips.lines[:, None]
         canvas.tint(self.patch, (1 - contrast * mask * lines.clamp(-2, 2))[:, None])
-        edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.outside, 0.25, self.texel)
+        edge = lips.stick_opacity[:, None] * soft_step(0.2 - self.beyond(lips), 0.25, self.texel)
         canvas.cover(self.patch, edge, lips.stick)
         self._paint_cavity(canvas, lips)
 
@@ -147,6 +170,7 @@ class MouthPainter(nn.Module):
         seam = stroke(self.cavity.clamp_min(0), 1.2, self.texel)
         canvas.tint(self.patch, 1 - 0.45 * seam)
         inside = soft_step(-self.cavity - 0.3, 0.3, self.texel).expand(len(lips.gloss), -1)
-        canvas.cover(self.patch, inside, canvas.diffuse.new_tensor([MOUTH]), 0.5)
-        teeth = lips.teeth[..., None] * self.tooth_light
+        flesh = canvas.diffuse.new_tensor([MOUTH])[..., None] * self.lit
+        canvas.cover(self.patch, inside, flesh, 0.45 * self.lit)
+        teeth = lips.teeth[..., None] * (self.tooth_light * (0.35 + 0.65 * self.lit))
         canvas.cover(self.patch, inside * self.teeth, teeth, 0.6)

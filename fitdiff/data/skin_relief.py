@@ -91,7 +91,7 @@ def sample_relief(draws: Draws, age: Tensor, weight: Tensor, male: Tensor) -> Re
         torch.stack([lined * draws.uniform(0.0, 1.2) for _ in lines], 1),
         torch.stack([lowest + i * spacing + draws.normal(std=0.8) for i in lines], 1),
         0.04 * torch.exp(0.4 * draws.normal()) * (1 + 1.0 * age),
-        0.007 * torch.exp(0.5 * draws.normal()) * (0.7 + 0.4 * male + 0.5 * age),
+        0.016 * torch.exp(0.4 * draws.normal()) * (0.7 + 0.4 * male + 0.5 * age),
     )
 
 
@@ -121,7 +121,7 @@ class ReliefPainter(nn.Module):
             strength_BN: unit-variance noise of about 1 cm that makes them uneven.
         """
         height = -(relief.creases @ self.creases_GN) * (1 + 0.2 * strength_BN).clamp(0.3, 1.7)
-        above = self.above + 1.8 * wobble_BN[:, self.patch]
+        above = self.above + 1.0 * wobble_BN[:, self.patch]
         lines = stroke(above[:, None] - relief.forehead_height[..., None], 0.95, self.texel)
         depth = (relief.forehead_depth[..., None] * lines).sum(1)
         uneven = (0.8 + 0.6 * strength_BN[:, self.patch]).clamp_min(0)

@@ -34,9 +34,21 @@ def pigments_to_albedo(pigments_BCN: Tensor) -> Tensor:
     return floor + (base - floor) * torch.exp(-(like.new_tensor(ABSORPTION).T @ like))
 
 
+MELANIN_STEPS = (0.15, 0.77, 1.30, 1.74, 2.35, 4.00, 6.00)
+"""Melanin where the typology angle ITA of `pigments_to_albedo` is 69, 55, 41, 28, 10, -30 and -62 degrees: the edges of
+the six classes very light, light, intermediate, tan, brown and dark (Del Bino 2006)."""
+
+
 def melanin_of_tone(tone: Tensor) -> Tensor:
-    """Melanin of a skin tone that runs from 0 (L* 76) to 1 (L* 26), evenly in L*."""
-    return 0.45 + 2.6 * tone + 3.5 * tone**2
+    """Melanin of a skin tone in [0, 1], light to dark; each sixth is one class of ITA. Piecewise linear."""
+    return piecewise_linear(tone * 6, tone.new_tensor(MELANIN_STEPS))
+
+
+def piecewise_linear(x: Tensor, values: Tensor) -> Tensor:
+    """The function with the given values at 0, 1, 2, ..., constant beyond them; any shape."""
+    x = x.clamp(0, len(values) - 1)
+    i = x.long().clamp_max(len(values) - 2)
+    return torch.lerp(values[i], values[i + 1], x - i)
 
 
 class Region(NamedTuple):
@@ -56,20 +68,20 @@ class Region(NamedTuple):
 
 
 REGIONS = {
-    "cheek": Region((46, 54), (4, 2), (15, 13), (-0.04, 0.04), (0.28, 0.22), (0.00, 0.03)),
+    "cheek": Region((46, 54), (4, 2), (15, 13), (-0.04, 0.06), (0.28, 0.25), (0.00, 0.03)),
     "cheekbone": Region((45, 14), (-8, -6), (13, 10), (0.0, 0.05), (0.10, 0.16), (0.03, 0.04)),
-    "hollow": Region((54, 12), (0, 0), (14, 13), (0.03, 0.05), (0.0, 0.10), (-0.03, 0.03)),
+    "hollow": Region((54, 12), (0, 0), (14, 13), (0.03, 0.07), (0.0, 0.10), (-0.03, 0.03)),
     "nose_tip": Region((30,), (0, -2), (9, 8), (-0.01, 0.04), (0.26, 0.22), (0.09, 0.05)),
     "nose_wing": Region((35,), (1, 2), (5, 6), (0.03, 0.03), (0.28, 0.20), (0.04, 0.04)),
-    "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.04), (0.05, 0.12), (0.06, 0.04)),
+    "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.06), (0.05, 0.12), (0.06, 0.04)),
     "glabella": Region((21, 22), (0, 4), (10, 9), (0.0, 0.04), (0.04, 0.12), (0.05, 0.03)),
-    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.05), (-0.04, 0.09), (0.06, 0.04)),
+    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.07), (-0.04, 0.09), (0.06, 0.04)),
     "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.04, 0.09), (0.01, 0.04)),
     "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.06), (-0.10, 0.12), (-0.03, 0.03)),
-    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.09, 0.06), (0.10, 0.18), (0.02, 0.03)),
-    "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.08, 0.08), (0.15, 0.15), (0.02, 0.02)),
-    "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.09, 0.09), (0.18, 0.18), (0.03, 0.04)),
-    "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.08), (0.06, 0.12), (-0.02, 0.03)),
+    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.09, 0.10), (0.10, 0.22), (0.02, 0.03)),
+    "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.10, 0.10), (0.15, 0.15), (0.02, 0.02)),
+    "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.10, 0.13), (0.18, 0.22), (0.03, 0.04)),
+    "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.09), (0.06, 0.12), (-0.02, 0.03)),
     "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.06), (0.04, 0.10), (0.0, 0.03)),
     "mouth_corner": Region((54,), (2, 0), (5, 5), (0.07, 0.06), (0.05, 0.12), (-0.02, 0.02)),
     "nasolabial": Region((35, 54), (4, 0), (5, 10), (0.02, 0.04), (0.10, 0.14), (0.0, 0.02)),
@@ -77,6 +89,10 @@ REGIONS = {
     "jaw": Region((11, 12), (-2, 2), (17, 14), (0.04, 0.06), (-0.06, 0.12), (-0.03, 0.03)),
     "ear": Region((15, 16), (6, 4), (12, 24), (0.05, 0.06), (0.14, 0.18), (-0.05, 0.03)),
 }
+
+
+AGEING = {"under_eye": 0.08, "hollow": 0.06, "nasolabial": 0.05, "mouth_corner": 0.06, "jaw": 0.03, "temple": 0.05}
+"""Relative melanin that shadowed, sagging places gain from youth to old age."""
 
 
 class RegionBasis(nn.Module):
@@ -105,19 +121,34 @@ class Complexion(TensorRecord):
     Attributes:
         pigments: (B, 3) melanin, blood, carotene of the whole face.
         regions: (B, 3, G) what `REGIONS` add. mottle: (B, 3) standard deviation of the noise in each pigment.
+        patches: (B, 1) change of melanin in patches, as a share: -1 for vitiligo, above 0 for melasma; patch_level:
+            (B, 1) how many standard deviations of noise a patch needs.
         gloss: (B, 1) specular albedo; gloss_regions: (B, 1, G); gloss_mottle: (B, 1).
     """
 
     pigments: Tensor
     regions: Tensor
     mottle: Tensor
+    patches: Tensor
+    patch_level: Tensor
     gloss: Tensor
     gloss_regions: Tensor
     gloss_mottle: Tensor
 
 
-TONES = (0.80, 0.40, 0.20)
-"""Mean skin tone of each ancestry (african, asian, caucasian)."""
+DARKNESS = (0.80, 0.42, 0.15)
+"""Expected darkness of each ancestry (african, asian, caucasian), before individuals' spread of 0.17."""
+
+DARKNESS_SEXTILES = (-0.18, 0.232, 0.359, 0.466, 0.577, 0.715, 1.15)
+"""Sixths of the darkness of the shape model's population. Ranks in it become tones: all tones are as frequent."""
+
+
+def tone_of_darkness(darkness: Tensor) -> Tensor:
+    """Rank in [0, 1] within the population, by linear interpolation between its sixths."""
+    edges = darkness.new_tensor(DARKNESS_SEXTILES)
+    i = torch.searchsorted(edges, darkness.contiguous()).clamp(1, len(edges) - 1)
+    share = ((darkness - edges[i - 1]) / (edges[i] - edges[i - 1])).clamp(0, 1)
+    return (i - 1 + share) / (len(edges) - 1)
 
 
 def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: Tensor, male: Tensor) -> Complexion:
@@ -127,18 +158,19 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
         draws: scalars. regions_B3G: standard normal numbers for the regions' melanin, blood and gloss.
         race_B3, age, male: (B, ...) phenotypes in [0, 1].
     """
-    tone = (race_B3 @ race_B3.new_tensor(TONES) + 0.03 * male + draws.normal(std=0.12)).clamp(0.0, 1.0)
-    melanin = melanin_of_tone(tone)
-    blood = draws.normal(std=0.22) + 0.10 * male
-    carotene = draws.normal(std=0.16) + race_B3 @ race_B3.new_tensor([0.0, 0.16, -0.08])
-    table = torch.tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()]).to(race_B3)  # (G, 3, 2)
+    darkness = race_B3 @ race_B3.new_tensor(DARKNESS) + 0.03 * male + draws.normal(std=0.17)
+    melanin = melanin_of_tone(tone_of_darkness(darkness))
+    blood = draws.normal(std=0.25) + 0.08 * male
+    carotene = draws.normal(std=0.22) + race_B3 @ race_B3.new_tensor([0.0, 0.16, -0.08])
+    table = race_B3.new_tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()])  # (G, 3, 2)
     values = table[..., 0].T + table[..., 1].T * regions_B3G.clamp(-2.5, 2.5)
-    contrast = torch.exp(draws.normal(0.1, 0.45).clamp_max(0.9))
-    ruddy = torch.exp(draws.normal(0.05, 0.5).clamp_max(0.7)) * (0.85 + 0.5 * age)
+    values[:, 0] += age[:, None] * race_B3.new_tensor([AGEING.get(name, 0.0) for name in REGIONS])
+    contrast = torch.exp(draws.normal(0.15, 0.45).clamp_max(0.9))
+    ruddy = torch.exp(draws.normal(0.0, 0.55).clamp_max(1.0)) * (0.85 + 0.5 * age)
     regions = torch.stack(
         [
-            values[:, 0] * (melanin * contrast)[:, None],
-            values[:, 1] * ruddy[:, None],
+            values[:, 0] * (melanin.clamp_min(0.7) * contrast)[:, None],
+            torch.where(values[:, 1] > 0, values[:, 1] * ruddy[:, None], values[:, 1]),
             torch.zeros_like(values[:, 0]),
         ],
         1,
@@ -146,6 +178,9 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     uneven = torch.exp(draws.normal(std=0.4)) * (0.7 + 0.7 * age)
     blotchy = torch.exp(draws.normal(std=0.4)) * (0.8 + 0.4 * age)
     mottle = torch.stack([0.05 * uneven * melanin.sqrt(), 0.08 * blotchy, 0.025 * uneven], 1)
+    vitiligo, melasma = draws.chance(0.02), draws.chance(0.08)
+    patches = torch.where(vitiligo > 0, draws.uniform(-0.9, -0.6), melasma * draws.uniform(0.12, 0.35))
+    patch_level = draws.uniform(0.5, 1.4)
     gloss = 0.33 + draws.normal(std=0.05) - 0.05 * age
     oily = torch.exp(draws.normal(std=0.4))
     gloss_regions = values[:, 2:] * oily[:, None, None]
@@ -153,7 +188,9 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
         torch.stack([melanin, blood, carotene], 1),
         regions,
         mottle,
+        patches[:, None],
+        patch_level[:, None],
         gloss[:, None],
         gloss_regions,
-        0.014 * oily[:, None],
+        0.018 * oily[:, None],
     )

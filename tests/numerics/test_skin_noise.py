@@ -70,7 +70,8 @@ def test_spots_are_averaged_exactly_over_texels():
     marks = Marks(
         torch.tensor([[[3.0, -11.0], [5.0, 20.0]]]),
         torch.tensor([[0.7, 8.0]]),
-        torch.tensor([[[2.0, 0, 0], [0, 1.0, 0]]]),
+        torch.tensor([[2.0, 0]]),
+        torch.tensor([[[1.0, 0]]]),
     )
     for size in (32, 128):
         spots = MarkPainter(plane_atlas(size))(marks)[0]
