@@ -23,15 +23,3 @@ def test_the_command_measures_everything(tmp_path):
     assert results["run"]["hash"] in (tmp_path / "table.md").read_text()
     assert results["run"]["hash"] in done.stdout
     assert (ROOT / "experiments" / "people" / "README.md").read_text() == readme
-
-
-def test_faults_are_found_before_the_work():
-    for arguments, message in (
-        (["n=5"], "expected n >= 20"),
-        (["photos=nowhere", "publish=false"], "no such folder"),
-        (["nn=5"], "nn"),
-    ):
-        done = run("-m", "experiments.people.measure", *arguments, check=False)
-        assert done.returncode == 2
-        assert message in done.stderr
-    assert "resamples: 200" in run("-m", "experiments.people.measure", "--help").stdout

@@ -1,12 +1,14 @@
 """What experiments/people measures on portraits and people, against slow or closed forms."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from experiments.people import measure
 from experiments.people.analysis import detector_rates, shape_targets, split, vertex_areas
 from experiments.people.photos import nearest_people
 from experiments.people.survey import light_of, overlap, yaw_pitch
@@ -100,3 +102,28 @@ def test_nobody_is_both_trained_on_and_held_out():
     train, test = split(23)
     assert np.array_equal(np.concatenate([people[train], people[test]]), people)
     assert len(people[test]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["n=5"], "expected n >= 20"),
+        (["controls=3000"], "controls <= n"),
+        (["photos=nowhere", "publish=false"], "no such folder"),
+        (["photos=."], "add publish=false"),
+        (["nn=5"], "nn"),
+    ],
+)
+def test_faults_are_found_before_the_work(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["measure", *arguments])
+    monkeypatch.setattr(measure, "run", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(SystemExit) as stopped:
+        measure.main()
+    assert stopped.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_lists_the_options(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["measure", "--help"])
+    measure.main()
+    assert "resamples: 200" in capsys.readouterr().out
