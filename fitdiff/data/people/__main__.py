@@ -1,10 +1,10 @@
-"""`python -m fitdiff.data.people out=DIR n=24 size=256`: write a browsable set of people with a contact sheet."""
+"""`python -m fitdiff.data.people out=DIR n=24 size=256`: write people as `data=folder` reads them, and a contact sheet."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.progress import track
 
 from fitdiff.avatar.pictures import contact_sheet, save_png
+from fitdiff.data.folder.export import KEYS, write_person
 from fitdiff.data.people import People
+from fitdiff.data.people.bench import bench
+from fitdiff.data.people.options import Augmentation, Portraits
 from fitdiff.data.shards import dequantise
 from fitdiff.registry import build, config_of
-from fitdiff.storage import write_json
-from fitdiff.types import SCENE_KEYS, FaceMaps
+from fitdiff.types import FaceMaps
 
 
 @dataclass
@@ -26,14 +28,19 @@ class Options:
 
     out: str = "outputs/people"  # folder to write
     n: int = 24  # people
-    size: int = 256  # side of the maps and portraits, a power of two
+    size: int = 256  # side of the maps, a power of two
+    portrait_size: int = 224  # side of the portraits, even
     seed: int = 0
     views: int = 2  # portraits a person
     start: int = 0  # first person's index
+    device: str = "cpu"  # or cuda
+    portraits: Portraits = field(default_factory=Portraits)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    bench: bool = False  # measure with batches of n people instead
 
 
 def main() -> None:
-    """Write `NNNNNN/{view0,...,diffuse,specular,normals}.png` and `person.json` for each person, and `sheet.png`."""
+    """Write `NNNNNN/` for each person in the layout of `data=folder` (docs/data.md), and `sheet.png`."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(f"{__doc__}\n\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
         return
@@ -54,22 +61,20 @@ def _write(options: Options, console: Console) -> None:
     renderer = build(config_of("renderer", "torch"), "renderer", topology=shape_model.topology)
     people = People(
         shape_model, identity, renderer, options.size, "browse",
-        n=options.n, held_out=0, views=options.views, portrait_size=options.size, seed=options.seed, shard_size=4,
-        start=options.start,
+        n=options.n, held_out=0, views=options.views, portrait_size=options.portrait_size, seed=options.seed,
+        shard_size=4, start=options.start, device=options.device,
+        portraits=OmegaConf.to_container(options.portraits), augmentation=OmegaConf.to_container(options.augmentation),
     )  # fmt: skip
+    if options.bench:
+        console.print(bench(people.maker, options.n))
+        return
     people.prepare()
     out, rows = Path(options.out), []
     for row in track(range(options.n), "writing", console=console):
-        person = people.train.gather([row], ("identity", "maps", "image", "embedding", *SCENE_KEYS))
-        folder = out / f"{options.start + row:06d}"
-        views = [image.float() / 255 for image in person["image"][0]]
-        maps = FaceMaps.from_tensor(dequantise(person["maps"])).to_images()
-        pictures = {f"view{i}": view for i, view in enumerate(views)} | {name: m[0] for name, m in maps.items()}
-        for name, picture in pictures.items():
-            save_png(picture, folder / f"{name}.png")
-        facts = {key: person[key][0].tolist() for key in ("identity", "embedding", *SCENE_KEYS)}
-        write_json(folder / "person.json", facts)
-        rows.append(list(pictures.values()))
+        batch = people.train.gather([row], KEYS)
+        write_person(out / f"{options.start + row:06d}", {key: value[0] for key, value in batch.items()})
+        maps = FaceMaps.from_tensor(dequantise(batch["maps"])).to_images()
+        rows.append([*(batch["image"][0].float() / 255), *(picture[0] for picture in maps.values())])
     per_line = max(1, 12 // len(rows[0]))
     lines = [list(itertools.chain(*rows[i : i + per_line])) for i in range(0, len(rows), per_line)]
     save_png(contact_sheet(lines, cell=160), out / "sheet.png")
