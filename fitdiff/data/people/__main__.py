@@ -1,4 +1,4 @@
-"""`python -m fitdiff.data.people out=DIR n=24 size=256`: write people as `data=folder` reads them, and a contact sheet."""
+"""`python -m fitdiff.data.people out=DIR n=24 size=256`: write people for `data=folder`, and a contact sheet."""
 
 from __future__ import annotations
 
