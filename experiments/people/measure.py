@@ -52,7 +52,7 @@ class Options:
     seed: int = 0
     resamples: int = 200  # of the bootstrap
     photos: str | None = None  # folder of your own photos to measure besides those that packages ship
-    data: dict[str, Any] = field(default_factory=dict)  # overrides of data=people, as in data.views=2
+    data: dict[str, Any] = field(default_factory=dict)  # overrides of data=people, as in data.augmentation.jpeg=0
     out: str = "outputs/experiments/people"
     publish: bool = True  # also update the README and its pictures
 

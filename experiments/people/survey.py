@@ -61,7 +61,7 @@ class Population:
     def config(self) -> dict[str, Any]:
         """The node of `data=people`."""
         wanted = {"views": self.views, "portrait_size": self.portrait_size, "seed": self.seed}
-        return config_of("data", "people", **wanted, **self.data)
+        return config_of("data", "people", **{**self.data, **wanted})
 
 
 class Surveyor:
