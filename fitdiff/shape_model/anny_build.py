@@ -28,7 +28,7 @@ from fitdiff.shape_model.regions import name_regions
 from fitdiff.shape_model.surface import mirror_mean
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 10
+VERSION = 13
 """Part of the cached file's name: raise it with every change of what is built."""
 
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)
@@ -39,8 +39,11 @@ UNWRAP_POSE = {"jawOpen": 0.35, "eyeWideLeft": 0.5, "eyeWideRight": 0.5}
 STRONG_ACTIONS = {"mouthSmileLeft": 0.7, "mouthSmileRight": 0.7}
 """Actions whose displacements are scaled so that weight 1 is what MakeHuman calls this: beyond it the lips fold."""
 
-MOVES_MM = 0.05
-"""An action that moves no vertex of the face by this much (`tongueOut`) is left out."""
+LEFT_OUT = ("tongueOut",)
+"""Actions of what is not part of the mesh: the tip of the tongue."""
+
+MIN_REACH_MM = 0.05
+"""Least reach of a local change for the purpose of its cap."""
 
 
 class Targets(NamedTuple):
@@ -101,13 +104,15 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
         "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
     }
     sphere = np.stack([base.vertices[base.groups[f"helper-{side}-eye"]].mean(0) for side in "lr"])
-    tensors |= eyeball_tensors(mesh.operator @ base.vertices, eyeballs, sphere)
+    tensors |= eyeball_tensors(
+        mesh.operator @ base.vertices, eyeballs, sphere, mesh.labels == anny_mesh.SKIN, mesh.mirror
+    )
     tensors |= lid_tensors(mesh.landmarks, expressions[names.index("eyeBlinkLeft")])
     tensors = {
         name: torch.from_numpy(np.asarray(value, np.int64 if value.dtype == np.int64 else np.float32))
         for name, value in tensors.items()
     }
-    regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden)
+    regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden, mesh.mirror)
     tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
     whiten = basis.reshape(len(basis), -1) / std[:, None]
     exact = {
@@ -169,7 +174,8 @@ def _capped_std(local_fields: np.ndarray) -> np.ndarray:
     reach = np.linalg.norm(local_fields, axis=-1).max(1)
     positive, negative = reach[: len(modifiers())], iter(reach[len(modifiers()) :])
     widest = [max(r, next(negative) if m.negative else 0.0) for r, m in zip(positive, modifiers(), strict=True)]
-    return np.array([min(m.std, LOCAL_MAX_STD_MM / max(r, MOVES_MM)) for m, r in zip(modifiers(), widest, strict=True)])
+    caps = LOCAL_MAX_STD_MM / np.maximum(widest, MIN_REACH_MM)
+    return np.minimum([m.std for m in modifiers()], caps)
 
 
 def _vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -207,13 +213,13 @@ def _read_expressions(
     actions = {
         name: makehuman.read_target(path, len(base.vertices)) * STRONG_ACTIONS.get(name, 1.0)
         for name, path in makehuman.action_paths().items()
+        if name not in LEFT_OUT
     }
     # The hand-made actions of both sides differ by up to 2 mm.
     mirrored = [actions[_other_side(name)][base.mirror] * [-1, 1, 1] for name in actions]
     fields = _apply(mesh, (np.stack(list(actions.values())) + mirrored) / 2)
-    moves = np.linalg.norm(fields, axis=-1).max(1) > MOVES_MM
     fields[:, eyeballs] = 0
-    return fields[moves], tuple(name for name, keep in zip(actions, moves, strict=True) if keep)
+    return fields, tuple(actions)
 
 
 def _other_side(action: str) -> str:

@@ -26,25 +26,34 @@ GAZE = {
 BLINK_OVERLAP = 0.8
 """mm by which closed lids pass one another in the middle, so that they meet towards the corners too."""
 
+LID_HEIGHT, LID_ANGLE = 6.0, 65.0
+"""What may slide over an eyeball: skin less than this many mm above it, within this angle (degrees) of its axis."""
+LID_CLEARANCE = 0.4
+"""mm that sliding skin keeps from the eyeball, unless it lies nearer on the neutral face, as the lids' edges do."""
+
 LIDS = (((43, 44), (46, 47)), ((37, 38), (40, 41)))
 """Landmarks on the margins of the upper and lower lids, left and right."""
 
-BUFFERS = ("eye_vertices", "eye_rest", "eye_frame", "lid_vertices", "blink_closing")
+BUFFERS = ("eye_vertices", "eye_rest", "eye_frame", "sliding_vertices", "lid_vertices", "blink_closing")
 
 
 class EyeRig(nn.Module):
-    """Turns the eyeballs, and closes the lids of narrow and wide eyes alike. Sides are in the order left, right.
+    """Turns the eyeballs, closes the lids of narrow and wide eyes alike, and keeps them outside of the eyeballs.
+
+    Sides are in the order left, right.
 
     Args:
         tensors: `eye_vertices` (2, n) int64 ids; `eye_rest` (2, n, 3) mm, p; `eye_frame` (2, 4, n), which makes
-            (J, c) from the vertices; `lid_vertices` (2, 2, n) int64 on the upper and lower margins;
-            `blink_closing` () mm by which `eyeBlink*` brings these together at weight 1.
+            (J, c) from the vertices; `sliding_vertices` (2, m) int64, skin near the eyeballs; `lid_vertices`
+            (2, 2, n) int64 on the upper and lower margins; `blink_closing` () mm by which `eyeBlink*` brings these
+            together at weight 1.
         expression_names: the (E,) actions.
     """
 
     eye_vertices: Tensor
     eye_rest: Tensor
     eye_frame: Tensor
+    sliding_vertices: Tensor
     lid_vertices: Tensor
     blink_closing: Tensor
     gaze: Tensor
@@ -70,26 +79,59 @@ class EyeRig(nn.Module):
         excess = (upper - lower + BLINK_OVERLAP) / self.blink_closing.to(neutral_BV3) - 1
         return expression_BE * (1 + excess @ self.blink.to(neutral_BV3))
 
-    def forward(self, vertices_BV3: Tensor, expression_BE: Tensor) -> Tensor:
-        """Turn the resting eyeballs of vertices (B, V, 3) as the actions (B, E) say. Differentiable in both."""
+    def forward(self, neutral_BV3: Tensor, moved_BV3: Tensor, expression_BE: Tensor) -> Tensor:
+        """Turn the eyeballs, and let skin that the linear actions moved into them slide over them instead.
+
+        Args:
+            neutral_BV3, moved_BV3: mm, before and after the linear actions, which leave the eyeballs alone.
+            expression_BE: weights of all actions.
+
+        Returns:
+            (B, V, 3) mm. Differentiable almost everywhere.
+        """
+        frames = self.frames(neutral_BV3)
         rotation = rotation_matrix(torch.einsum("be,esx->bsx", expression_BE, self.gaze.to(expression_BE)))
-        rest = self.eye_rest.to(vertices_BV3)
-        turned = rest @ rotation.transpose(-1, -2)
-        offset = (turned - rest) @ self.frames(vertices_BV3)[:, :, :3]
-        return vertices_BV3.index_add(1, self.eye_vertices.flatten(), offset.flatten(1, 2))
+        rest = self.eye_rest.to(neutral_BV3)
+        turn = (rest @ rotation.transpose(-1, -2) - rest) @ frames[:, :, :3]
+        ids = torch.cat([self.eye_vertices, self.sliding_vertices], 1).flatten()
+        slide = self._slide(neutral_BV3[:, self.sliding_vertices], moved_BV3[:, self.sliding_vertices], frames)
+        return moved_BV3.index_add(1, ids, torch.cat([turn, slide], 2).flatten(1, 2))
+
+    def _slide(self, neutral_BSM3: Tensor, moved_BSM3: Tensor, frames_BS43: Tensor) -> Tensor:
+        """Offsets outwards that keep points from coming nearer than `LID_CLEARANCE`, or than they were."""
+        linear, centre = frames_BS43.split([3, 1], 2)
+        to_sphere = torch.linalg.inv(linear)
+        before, after = (((points - centre) @ to_sphere).norm(dim=-1) for points in (neutral_BSM3, moved_BSM3))
+        floor = before.clamp_max(self.eye_rest[0, 0].to(before).norm() + LID_CLEARANCE)
+        return (moved_BSM3 - centre) * ((floor / after).clamp_min(1) - 1)[..., None]
 
 
-def eyeball_tensors(points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray) -> dict[str, np.ndarray]:
-    """What `EyeRig` needs to know of the eyeballs.
+def eyeball_tensors(
+    points: np.ndarray, eyeballs: np.ndarray, centres: np.ndarray, skin: np.ndarray, mirror: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What `EyeRig` needs to know of the eyeballs and of what slides over them.
 
     Args:
         points: (V, 3) mm, vertices of the undeformed face, whose eyeballs are spheres.
         eyeballs: (2, n) ids of the left and of the right eyeball's vertices.
         centres: (2, 3) mm of the spheres.
+        skin: (V,) bool. mirror: (V,) each vertex's mirror image.
     """
     rest = points[eyeballs] - centres[:, None]
     frame = np.linalg.pinv(np.concatenate([rest, np.ones_like(rest[..., :1])], -1))
-    return {"eye_vertices": eyeballs, "eye_rest": rest, "eye_frame": frame}
+    offset = points - centres[0]
+    distance = np.linalg.norm(offset, axis=1)
+    axis = rest[0].mean(0) / np.linalg.norm(rest[0].mean(0))
+    near = (distance < np.linalg.norm(rest[0, 0]) + LID_HEIGHT) & (
+        offset @ axis > np.cos(np.radians(LID_ANGLE)) * distance
+    )
+    left = np.flatnonzero(skin & near)
+    return {
+        "eye_vertices": eyeballs,
+        "eye_rest": rest,
+        "eye_frame": frame,
+        "sliding_vertices": np.stack([left, mirror[left]]),
+    }
 
 
 def lid_tensors(landmarks: np.ndarray, blink: np.ndarray) -> dict[str, np.ndarray]:

