@@ -88,6 +88,25 @@ def test_clipping_leaves_the_positive_side_alone():
     assert np.allclose(np.sort(operator @ points, 0), np.sort(points, 0))
 
 
+def test_a_symmetric_grid_is_split_and_clipped_alike_on_both_sides():
+    x, y = np.meshgrid(np.arange(-4.0, 5), np.arange(6.0))
+    vertices = np.stack([x.ravel(), y.ravel() + 0.1 * np.abs(x.ravel()), 0 * x.ravel()], 1)
+    corner = (np.arange(5)[:, None] * 9 + np.arange(8)).ravel()
+    quads = np.stack([corner, corner + 1, corner + 10, corner + 9], 1)
+    partner = surface.mirror_partners(vertices)
+    triangles = surface.triangulate(quads, vertices, partner)
+    faces, operator = surface.clip(triangles, 4.3 - np.hypot(vertices[:, 0] / 1.3, vertices[:, 1] - 1))
+    kept = operator @ vertices
+    assert unwrap.signed_areas(kept, faces).min() > 0
+    mirrored = surface.mirror_partners(kept)[faces]
+    assert set(map(tuple, np.sort(mirrored, 1))) == set(map(tuple, np.sort(faces, 1)))
+
+
+def test_a_crooked_mesh_has_no_mirror_partners():
+    with pytest.raises(ValueError, match="1 of 3 vertices have no mirror image of their own"):
+        surface.mirror_partners(np.array([[1.0, 0, 0], [-1.0, 0, 0], [0.5, 2, 0]]))
+
+
 def test_a_boundary_that_is_not_one_loop_is_refused():
     with pytest.raises(ValueError, match="one boundary loop"):
         surface.boundary_loop(np.array([[0, 1, 2], [3, 4, 5]]))
