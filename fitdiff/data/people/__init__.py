@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from rich.progress import Progress
-
+from fitdiff.data.people.options import STANDARD_AUGMENTATION, STANDARD_PORTRAITS, Augmentation, Portraits
 from fitdiff.data.shards import ShardedDataset, shard_path
+from fitdiff.data.workers import make_shards
 from fitdiff.registry import register
-from fitdiff.storage import cache_folder, write_tensors
-
-if TYPE_CHECKING:
-    from fitdiff.data.people.maker import PeopleMaker
+from fitdiff.storage import cache_folder
 
 VERSION = 2
 """Raise when the same parameters make other people: the cache is keyed by it."""
@@ -50,26 +46,45 @@ class People:
         portrait_size: int = 224,
         seed: int = 0,
         start: int = 0,
+        portraits: Portraits = STANDARD_PORTRAITS,
+        augmentation: Augmentation = STANDARD_AUGMENTATION,
         shard_size: int = 50,
+        device: str = "cpu",
         workers: int | None = None,
         cache: str | None = None,
     ) -> None:
-        """`start`: index of the first training person. `workers`: processes; null is one a core. `cache`: folder; null
-        is the user cache."""
+        """What is made, and where.
+
+        Args:
+            n, held_out: people to train on, and others. views: portraits a person. portrait_size: side in pixels, even.
+            seed: of the population. start: index of the first training person.
+            portraits, augmentation: see `options`; a mapping of their fields will do.
+            shard_size: people a file, made as one batch.
+            device: "cpu", or "cuda" for one process with the whole batch on the GPU. The people are the same up to
+                rounding, so this is not part of the cache's key.
+            workers: processes on the CPU; null is one a core. cache: folder; null is the user cache.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
         from fitdiff.config import config_hash
         from fitdiff.data.people.maker import PeopleMaker
 
         self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
-        self.workers = workers or len(os.sched_getaffinity(0))
-        key = config_hash(VERSION, fingerprint, resolution, views, portrait_size, seed, start, shard_size)
-        self.folder = Path(cache or cache_folder()) / f"people-{resolution}px-{key}"
-        self.maker = PeopleMaker(shape_model, identity, renderer, resolution, portrait_size, views, seed)
+        self.workers = (workers or len(os.sched_getaffinity(0))) if device == "cpu" else 1
+        chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
+        content = (resolution, views, portrait_size, seed, start, shard_size, *map(asdict, chosen))
+        folder = f"people-{resolution}px-{config_hash(VERSION, fingerprint, *content)}"
+        self.folder = Path(cache or cache_folder()) / folder
+        parts = (shape_model, identity, renderer)
+        self.maker = PeopleMaker(*parts, resolution, portrait_size, views, seed, *chosen, device)
 
     def prepare(self) -> None:
         """Generate the shards that are missing (resumable at any moment: each shard is written atomically)."""
         jobs = self._missing("train", self.n, self.start) + self._missing("held_out", self.n_held_out, HELD_OUT_OFFSET)
-        if jobs:
-            self._generate(jobs)
+        faults = make_shards(self.maker, jobs, self.workers, "making people") if jobs else []
+        if faults:
+            raise ValueError(faults[0])
 
     @property
     def train(self) -> ShardedDataset:
@@ -87,32 +102,11 @@ class People:
         paths = [(shard_path(self.folder / split, start // self.shard_size), start + offset) for start in starts]
         return [(path, range(i, i + self.shard_size)) for path, i in paths if not path.exists()]
 
-    def _generate(self, jobs: list[tuple[Path, range]]) -> None:
-        context = multiprocessing.get_context("spawn")  # fork would copy torch's thread pools in an undefined state
-        with (
-            Progress(*Progress.get_default_columns(), "{task.fields[rate]}") as progress,
-            ProcessPoolExecutor(
-                min(self.workers, len(jobs)), context, initializer=_start_worker, initargs=(self.maker,)
-            ) as pool,
-        ):
-            task = progress.add_task("making people", total=len(jobs) * self.shard_size, rate="")
-            for future in as_completed([pool.submit(_make_shard, path, indices) for path, indices in jobs]):
-                progress.advance(task, future.result())
-                speed = progress.tasks[task].speed
-                progress.update(task, rate=f"{speed:.1f} people/s" if speed else "")
 
-
-_maker: PeopleMaker | None = None  # one a worker process
-
-
-def _start_worker(maker: PeopleMaker) -> None:
-    global _maker
-    torch.set_num_threads(1)  # one process a core is faster than one thread pool for all, and deterministic
-    _maker = maker
-
-
-def _make_shard(path: Path, indices: range) -> int:
-    if _maker is None:
-        raise RuntimeError("worker was not started")
-    write_tensors(path, _maker.make(indices))
-    return len(indices)
+def _options(kind: type, given: Any) -> Any:
+    """Options as their dataclass; configs bring them as mappings."""
+    if isinstance(given, Mapping):
+        given = kind(**given)
+    if not (is_dataclass(given) and isinstance(given, kind)):
+        raise ValueError(f"got {type(given).__name__} for {kind.__name__}; give one, or a mapping of its fields")
+    return given
