@@ -56,7 +56,7 @@ class Pipeline:
             resolution=config.resolution,
             fingerprint=fingerprint,
         )
-        where = ("workers", "cache", "path")  # of the data, not what they are
+        where = ("workers", "device", "cache", "path")  # of the data, not what they are
         content = [self.data.content] if hasattr(self.data, "content") else []  # of files that users may change
         self.data_hash = config_hash(
             fingerprint, {k: v for k, v in plain(config.data).items() if k not in where}, *content
