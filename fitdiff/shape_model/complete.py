@@ -131,13 +131,13 @@ def _texture(
 
 def _mark(basis: FaceBasis) -> FaceBasis:
     """Landmarks and regions that are unknown, from the embedded face laid on the skin."""
-    hidden = np.any([basis.regions[name] for name in HIDDEN if name in basis.regions] or [np.zeros(1, bool)], 0)
-    skin_faces = basis.faces[~np.broadcast_to(hidden, len(basis.mean))[basis.faces].any(1)]
-    skin_faces = skin_faces[parts(len(basis.mean), skin_faces)[skin_faces[:, 0]] == 0]
-    ids, local = np.unique(skin_faces, return_inverse=True)
     mean = basis.mean.astype(np.float64)
-    skin = Surface.of(mean[ids], local.reshape(-1, 3))
-    laid = correspond(skin)
+    hidden = np.any([np.zeros(len(mean), bool), *(basis.regions[name] for name in HIDDEN if name in basis.regions)], 0)
+    skin_faces = basis.faces[~hidden[basis.faces].any(1)]
+    skin_faces = skin_faces[parts(len(mean), skin_faces)[skin_faces[:, 0]] == 0]
+    eye_faces = basis.faces[basis.regions.get("eyes", np.zeros(len(mean), bool))[basis.faces].all(1)]
+    ids, skin = _piece(mean, skin_faces)
+    laid = correspond(skin, _piece(mean, eye_faces)[1] if len(eye_faces) else None)
     if laid.error > LOST_MM:
         raise ModelFileError(
             f"the embedded face stays {laid.error:.1f} mm from this mean face on average, so its landmarks cannot be "
@@ -154,3 +154,9 @@ def _mark(basis: FaceBasis) -> FaceBasis:
         landmark_weights=np.where(known, basis.landmark_weights, weights),
         regions={**regions, "skin": basis.regions.get("skin", ~covered)},
     )
+
+
+def _piece(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Surface]:
+    """The vertices of some faces, by their ids, and the surface they make."""
+    ids, local = np.unique(faces, return_inverse=True)
+    return ids, Surface.of(vertices[ids], local.reshape(-1, 3))
