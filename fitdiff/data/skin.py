@@ -112,7 +112,7 @@ class SkinSynthesiser(nn.Module):
         creases = self.relief(look.relief, noise["wobble"], noise["uneven"])
         pigments[:, 0] -= CREASE_MELANIN * creases
         pigments[:, 1] -= CREASE_BLOOD * creases
-        pigments[:, 0] *= 1 + calm * c.patches * torch.sigmoid((noise["wobble"] - c.patch_level) / 0.15)
+        pigments[:, 0] *= 1 + calm * c.patches * torch.sigmoid((noise["wobble"] - c.patch_level) / c.patch_edge)
         pigments[:, 1] += 0.8 * look.blush[:, None] * self.blush_map
         pigments[:, :, self.mouth.patch] += self.mouth.pigments(look.lips, c.pigments[:, 0])
         pigments[:, 0] = pigments[:, 0].clamp_min(0.1)

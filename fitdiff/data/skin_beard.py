@@ -58,7 +58,7 @@ def sample_beard(draws: Draws, hair: HairPigments, male: Tensor) -> Beard:
     style = torch.searchsorted(odds, draws.uniform().contiguous()).clamp_max(len(STYLES) - 1)
     low, high = male.new_tensor(STYLE_GROWTH)[style].unbind(1)
     growth = torch.lerp(low, high, draws.uniform())
-    fullness = torch.exp(torch.stack([draws.normal(std=0.3) for _ in ZONES], 1).clamp_max(0.5))
+    fullness = torch.exp(torch.stack([draws.normal(std=0.4) for _ in ZONES], 1).clamp_max(0.5))
     grown = torch.sigmoid((male - 0.62) / 0.06)
     grey = hair.grey * draws.uniform(0.4, 1.0)
     short = (style <= 1).float()
@@ -67,9 +67,9 @@ def sample_beard(draws: Draws, hair: HairPigments, male: Tensor) -> Beard:
     return Beard(
         colour=hair_colour((hair.eumelanin + draws.normal(-0.05, 0.1)).clamp(0.1, 1.1), hair.pheomelanin * 1.3, grey),
         zones=(male.new_tensor(list(STYLES.values()))[style] * amount[:, None] * fullness).clamp(0, 0.97),
-        line=draws.normal(std=5.0),
-        moustache=(4.3 * torch.exp(draws.normal(std=0.25))).clamp(2.2, 6.5),
-        patchy=draws.uniform(0.05, 0.25),
+        line=draws.normal(std=6.0),
+        moustache=(4.3 * torch.exp(draws.normal(std=0.3))).clamp(2.0, 7.0),
+        patchy=draws.uniform(0.03, 0.17),
         edge=draws.uniform(1.2, 4.0),
     )
 

@@ -50,16 +50,16 @@ class Brows(TensorRecord):
 
 def sample_brows(draws: Draws, hair: HairPigments, age: Tensor, male: Tensor, made_up: Tensor) -> Brows:
     """Draw them: women's thinner, higher and more arched, made-up ones denser and sharper, old ones sparse."""
-    grey = hair.grey * draws.uniform(0.0, 0.75)
-    darker = draws.normal(0.10, 0.12) + 0.1 * made_up
+    grey = hair.grey * draws.uniform(0.0, 0.7)
+    darker = draws.normal(0.12, 0.15) + 0.1 * made_up
     kept = 1 - 0.6 * made_up  # plucked and filled: less of nature's variation at the edges
     return Brows(
         colour=hair_colour((hair.eumelanin + darker).clamp(0.12, 1.1), hair.pheomelanin, grey),
-        opacity=(draws.normal(0.78, 0.17) + 0.08 * male + 0.12 * made_up - 0.2 * age - 0.15 * grey).clamp(0.22, 0.97),
-        thickness=((5.6 + 2.6 * male - 0.9 * made_up) * torch.exp(draws.normal(std=0.36))).clamp(2.2, 12.0),
-        lift=draws.normal(-0.8 * male, 2.3),
-        arch=draws.normal(1.3 - 1.4 * male, 2.2),
-        tilt=draws.normal(std=2.8),
+        opacity=(draws.normal(0.78, 0.17) + 0.08 * male + 0.12 * made_up - 0.15 * age - 0.1 * grey).clamp(0.22, 0.97),
+        thickness=((5.6 + 2.6 * male - 0.9 * made_up) * torch.exp(draws.normal(std=0.40))).clamp(2.2, 12.0),
+        lift=draws.normal(-0.8 * male, 2.7),
+        arch=draws.normal(1.3 - 1.4 * male, 2.5),
+        tilt=draws.normal(std=3.2),
         peak=draws.uniform(0.48, 0.80),
         width=draws.uniform(0.17, 0.34),
         start=draws.normal(0.04 - 0.05 * male, 0.08),

@@ -32,9 +32,11 @@ IRIS_COLOURS = (
 SCLERA = (0.52, 0.47, 0.425)
 CARUNCLE = (0.52, 0.24, 0.20)
 LASH = (0.012, 0.010, 0.009)
-EYE_GLOSS = 0.75
-"""F0 of the tear film: 0.06."""
-FOLD_SHADE = (0.25, 0.46, 0.42)
+EYE_GLOSS = 0.45
+"""F0 0.036, between tear film and its meniscus: the renderer's one broad lobe would veil the pupil under more."""
+MARGIN = 1.5
+"""mm from the rim of the eyeball, under the upper lid, to the lashes on the lid's edge."""
+FOLD_SHADE = (0.36, 0.60, 0.55)
 """Darkening of the albedo in the fold of the upper lid."""
 HOLLOW_SHADE = (0.75, 1.0, 0.9)
 """Darkening of the albedo in the hollows round the eye."""
@@ -114,11 +116,11 @@ def sample_eyes(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
         fibres=draws.uniform(0.08, 0.25),
         sclera=age.new_tensor(SCLERA) * torch.exp(tint) * torch.exp(draws.normal(std=0.05))[:, None],
         veins=draws.uniform(0.02, 0.14) + 0.08 * age,
-        socket=draws.normal(0.10, 0.14).clamp(-0.1, 0.5),
+        socket=draws.normal(0.12, 0.17).clamp(-0.1, 0.6),
         bags=draws.normal(0.02 + 0.14 * age, 0.11).clamp(-0.06, 0.4) * (1 - 0.5 * made_up),
         crease_height=(draws.normal(4.6, 1.0) - 1.6 * asian).clamp(2.0, 7.0),
         crease=draws.uniform(0.5, 1.2) * (1 - 0.75 * single),
-        lashes=(draws.uniform(0.35, 0.75) + 0.15 * (1 - male)).clamp(0, 0.95),
+        lashes=(draws.uniform(0.30, 0.80) + 0.15 * (1 - male)).clamp(0, 0.95),
         lash_width=draws.uniform(0.45, 0.9) + 0.25 * (1 - male) + 0.5 * made_up * draws.uniform(),
         lower_lashes=draws.uniform(0.05, 0.35),
         shadow=palette(SHADOWS, draws.uniform()),
@@ -194,7 +196,7 @@ class EyePainter(nn.Module):
 
     def _paint_eyeball(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
         ball = torch.lerp(self._sclera(eyes, fibres_BP), self._iris(eyes, fibres_BP), self._disc(eyes.radius)[:, None])
-        lid_shade = 1 - (0.62 * self.upper + 0.15) * torch.exp(self.outside.clamp_max(0) / 2.0)
+        lid_shade = 1 - (0.72 * self.upper + 0.13) * torch.exp(self.outside.clamp_max(0) / (1.5 + 2.0 * self.upper))
         inside = soft_step(-self.outside, 0.12, self.texel).expand(len(ball), -1)
         canvas.cover(self.patch, inside, ball * lid_shade, EYE_GLOSS)
 
@@ -220,10 +222,10 @@ class EyePainter(nn.Module):
     def _paint_lashes(self, canvas: Canvas, eyes: Eyes, fibres_BP: Tensor) -> None:
         e = columns(eyes)
         lash_width = e["lash_width"] * (1 + 0.35 * torch.tanh(fibres_BP))
-        liner = stroke(self.outside - 0.6, e["liner_width"], self.texel)
+        liner = stroke(self.outside - 0.3 - MARGIN * self.upper, e["liner_width"], self.texel)
         lower = 1 - self.upper
         bare = [
-            1 - e["lashes"] * self.upper * stroke(self.outside - 0.45, lash_width, self.texel),
+            1 - e["lashes"] * self.upper * stroke(self.outside - MARGIN, lash_width, self.texel),
             1 - e["lower_lashes"] * lower * stroke(self.outside - 0.9, 0.45, self.texel),
             1 - 0.9 * e["liner"] * (self.upper + 0.35 * lower) * liner,
             1 - 0.85 * e["liner"] * self._wing(e["wing"]),

@@ -64,7 +64,7 @@ def sample_hair(draws: Draws, race_B3: Tensor, age: Tensor, male: Tensor, made_u
 def _sample_hairline(draws: Draws, hair: HairPigments, race_B3: Tensor, age: Tensor, male: Tensor) -> Hairline:
     balding = male * torch.sigmoid((age - 0.55 + draws.normal(std=0.3)) / 0.12)
     shorn = draws.chance(0.05 + 0.3 * male)
-    fringe = draws.chance(0.22 * (1 - male)) * draws.uniform(0.5, 1.0)
+    fringe = draws.chance(0.05 + 0.25 * (1 - male)) * draws.uniform(0.5, 1.0)
     dyed = draws.chance(0.3 * (1 - male))
     bleach = dyed * draws.uniform(0.0, 0.8)
     curl = (race_B3[:, 0] * draws.uniform(0.6, 1.2) + draws.chance(0.15) * draws.uniform()).clamp(0, 1)

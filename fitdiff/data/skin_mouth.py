@@ -65,8 +65,8 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     dark = torch.sigmoid((melanin - 3.0) / 0.8)
     pigments = torch.stack(
         [
-            draws.normal(0.05 - 0.05 * dark, 0.15),
-            draws.normal(1.3 - 0.25 * age - 0.1 * male, 0.48).clamp_min(0.5),
+            draws.normal(0.06 - 0.05 * dark, 0.18),
+            draws.normal(1.3 - 0.25 * age - 0.1 * male, 0.58).clamp_min(0.35),
             draws.normal(-0.05, 0.12),
         ],
         1,
@@ -75,8 +75,8 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
     return Lips(
         pigments=pigments,
         lower=draws.normal(0.25 + 0.3 * dark, 0.22),
-        rim=draws.normal(-0.3 * age, 1.1),
-        lower_rim=draws.normal(-0.3 * age, 1.1),
+        rim=draws.normal(-0.3 * age, 1.3),
+        lower_rim=draws.normal(-0.3 * age, 1.3),
         bow=draws.normal(std=0.7),
         width=draws.normal(std=1.2),
         softness=draws.uniform(0.45, 1.0) + 0.3 * age,
@@ -84,7 +84,7 @@ def sample_lips(draws: Draws, melanin: Tensor, age: Tensor, male: Tensor, made_u
         lines=(draws.uniform(0.02, 0.07) + 0.05 * age) * (1 - 0.3 * worn),
         gloss=draws.normal(0.55, 0.06) + 0.12 * worn * draws.uniform(),
         stick=palette(LIPSTICKS, draws.uniform()) * torch.exp(draws.normal(std=0.2) - 0.16 * (melanin - 1))[:, None],
-        stick_opacity=worn * draws.uniform(0.2, 0.85),
+        stick_opacity=worn * draws.uniform(0.3, 0.92),
         teeth=palette(TEETH, (0.6 * draws.uniform() + 0.4 * age)),
     )
 

@@ -76,7 +76,7 @@ class Relief(TensorRecord):
 
 def sample_relief(draws: Draws, age: Tensor, weight: Tensor, male: Tensor) -> Relief:
     """Draw it: wrinkles deepen with age to the power 1.5, faster on thin faces."""
-    wear = age.clamp(0, 1).pow(1.5) * (1.25 - 0.5 * weight)
+    wear = 1.2 * age.clamp(0, 1).pow(1.5) * (1.25 - 0.5 * weight)
     table = CREASES.values()
     creases = [
         ((c.depth[0] + c.depth[1] * wear) * torch.exp(c.std * draws.normal().clamp(-2, 1.6))).clamp_max(0.9)

@@ -68,26 +68,26 @@ class Region(NamedTuple):
 
 
 REGIONS = {
-    "cheek": Region((46, 54), (4, 2), (15, 13), (-0.04, 0.06), (0.28, 0.25), (0.00, 0.03)),
-    "cheekbone": Region((45, 14), (-8, -6), (13, 10), (0.0, 0.05), (0.10, 0.16), (0.03, 0.04)),
-    "hollow": Region((54, 12), (0, 0), (14, 13), (0.03, 0.07), (0.0, 0.10), (-0.03, 0.03)),
-    "nose_tip": Region((30,), (0, -2), (9, 8), (-0.01, 0.04), (0.26, 0.22), (0.09, 0.05)),
-    "nose_wing": Region((35,), (1, 2), (5, 6), (0.03, 0.03), (0.28, 0.20), (0.04, 0.04)),
-    "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.06), (0.05, 0.12), (0.06, 0.04)),
-    "glabella": Region((21, 22), (0, 4), (10, 9), (0.0, 0.04), (0.04, 0.12), (0.05, 0.03)),
-    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.07), (-0.04, 0.09), (0.06, 0.04)),
-    "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.06), (-0.04, 0.09), (0.01, 0.04)),
-    "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.06), (-0.10, 0.12), (-0.03, 0.03)),
-    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.09, 0.10), (0.10, 0.22), (0.02, 0.03)),
-    "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.10, 0.10), (0.15, 0.15), (0.02, 0.02)),
-    "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.10, 0.13), (0.18, 0.22), (0.03, 0.04)),
-    "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.09), (0.06, 0.12), (-0.02, 0.03)),
-    "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.06), (0.04, 0.10), (0.0, 0.03)),
-    "mouth_corner": Region((54,), (2, 0), (5, 5), (0.07, 0.06), (0.05, 0.12), (-0.02, 0.02)),
-    "nasolabial": Region((35, 54), (4, 0), (5, 10), (0.02, 0.04), (0.10, 0.14), (0.0, 0.02)),
-    "chin": Region((8, 57), (0, 2), (13, 10), (0.01, 0.05), (0.10, 0.16), (0.03, 0.04)),
-    "jaw": Region((11, 12), (-2, 2), (17, 14), (0.04, 0.06), (-0.06, 0.12), (-0.03, 0.03)),
-    "ear": Region((15, 16), (6, 4), (12, 24), (0.05, 0.06), (0.14, 0.18), (-0.05, 0.03)),
+    "cheek": Region((46, 54), (4, 2), (15, 13), (-0.04, 0.08), (0.28, 0.31), (0.00, 0.03)),
+    "cheekbone": Region((45, 14), (-8, -6), (13, 10), (0.0, 0.07), (0.10, 0.20), (0.03, 0.04)),
+    "hollow": Region((54, 12), (0, 0), (14, 13), (0.03, 0.09), (0.0, 0.12), (-0.03, 0.03)),
+    "nose_tip": Region((30,), (0, -2), (9, 8), (-0.01, 0.05), (0.26, 0.28), (0.09, 0.05)),
+    "nose_wing": Region((35,), (1, 2), (5, 6), (0.03, 0.04), (0.28, 0.25), (0.04, 0.04)),
+    "nose_bridge": Region((28,), (0, 0), (7, 13), (-0.05, 0.08), (0.05, 0.15), (0.06, 0.04)),
+    "glabella": Region((21, 22), (0, 4), (10, 9), (0.0, 0.05), (0.04, 0.15), (0.05, 0.03)),
+    "forehead": Region((21, 22), (0, 28), (36, 17), (0.03, 0.09), (-0.04, 0.11), (0.06, 0.04)),
+    "forehead_side": Region((25, 26), (4, 22), (15, 18), (0.05, 0.08), (-0.04, 0.11), (0.01, 0.04)),
+    "temple": Region((26,), (14, -2), (13, 15), (0.05, 0.08), (-0.10, 0.15), (-0.03, 0.03)),
+    "under_eye": Region((46, 47), (-1, -6), (11, 4.0), (0.09, 0.14), (0.10, 0.28), (0.02, 0.03)),
+    "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.10, 0.14), (0.15, 0.19), (0.02, 0.02)),
+    "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.10, 0.18), (0.18, 0.28), (0.03, 0.04)),
+    "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.12), (0.06, 0.15), (-0.02, 0.03)),
+    "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.08), (0.04, 0.12), (0.0, 0.03)),
+    "mouth_corner": Region((54,), (2, 0), (5, 5), (0.07, 0.08), (0.05, 0.15), (-0.02, 0.02)),
+    "nasolabial": Region((35, 54), (4, 0), (5, 10), (0.02, 0.05), (0.10, 0.18), (0.0, 0.02)),
+    "chin": Region((8, 57), (0, 2), (13, 10), (0.01, 0.07), (0.10, 0.20), (0.03, 0.04)),
+    "jaw": Region((11, 12), (-2, 2), (17, 14), (0.04, 0.08), (-0.06, 0.15), (-0.03, 0.03)),
+    "ear": Region((15, 16), (6, 4), (12, 24), (0.05, 0.08), (0.14, 0.22), (-0.05, 0.03)),
 }
 
 
@@ -122,7 +122,7 @@ class Complexion(TensorRecord):
         pigments: (B, 3) melanin, blood, carotene of the whole face.
         regions: (B, 3, G) what `REGIONS` add. mottle: (B, 3) standard deviation of the noise in each pigment.
         patches: (B, 1) change of melanin in patches, as a share: -1 for vitiligo, above 0 for melasma; patch_level:
-            (B, 1) how many standard deviations of noise a patch needs.
+            (B, 1) how many standard deviations of noise a patch needs; patch_edge: (B, 1) over how many it sets in.
         gloss: (B, 1) specular albedo; gloss_regions: (B, 1, G); gloss_mottle: (B, 1).
     """
 
@@ -131,6 +131,7 @@ class Complexion(TensorRecord):
     mottle: Tensor
     patches: Tensor
     patch_level: Tensor
+    patch_edge: Tensor
     gloss: Tensor
     gloss_regions: Tensor
     gloss_mottle: Tensor
@@ -178,8 +179,8 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     uneven = torch.exp(draws.normal(std=0.4)) * (0.7 + 0.7 * age)
     blotchy = torch.exp(draws.normal(std=0.4)) * (0.8 + 0.4 * age)
     mottle = torch.stack([0.05 * uneven * melanin.sqrt(), 0.08 * blotchy, 0.025 * uneven], 1)
-    vitiligo, melasma = draws.chance(0.02), draws.chance(0.08)
-    patches = torch.where(vitiligo > 0, draws.uniform(-0.9, -0.6), melasma * draws.uniform(0.12, 0.35))
+    vitiligo, melasma = draws.chance(0.015), draws.chance(0.07)
+    patches = torch.where(vitiligo > 0, draws.uniform(-0.9, -0.6), melasma * draws.uniform(0.1, 0.3))
     patch_level = draws.uniform(0.5, 1.4)
     gloss = 0.33 + draws.normal(std=0.05) - 0.05 * age
     oily = torch.exp(draws.normal(std=0.4))
@@ -190,6 +191,7 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
         mottle,
         patches[:, None],
         patch_level[:, None],
+        (0.5 - 0.4 * vitiligo)[:, None],
         gloss[:, None],
         gloss_regions,
         0.018 * oily[:, None],

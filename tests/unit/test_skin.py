@@ -16,8 +16,11 @@ from fitdiff.data.skin_eyes import fit_sphere
 from fitdiff.data.skin_geometry import MIRROR, inside_polygon, nearest_on_polyline, smooth_curve
 from fitdiff.data.skin_hair_colour import hair_colour
 from fitdiff.data.skin_look import sample_look
-from fitdiff.data.skin_tone import REGIONS, melanin_of_tone, pigments_to_albedo
-from fitdiff.types import Topology
+from fitdiff.data.skin_marks import SCAR_SPOTS, MarkPainter, Marks
+from fitdiff.data.skin_tone import MELANIN_STEPS, REGIONS, melanin_of_tone, pigments_to_albedo
+from fitdiff.evaluation.skin_tone import CLASSES, class_shares, lab_of_albedo, typology_angle
+from fitdiff.shape_model.anny_population import sample_population
+from fitdiff.types import FaceMaps, TensorRecord, Topology
 
 EYE = torch.tensor([30.0, 25.0])
 
@@ -172,6 +175,128 @@ def test_ancestry_shifts_tone_but_individuals_overlap():
     )
     assert africans.mean() > 2 * caucasians.mean()
     assert africans.min() < caucasians.max()
+
+
+def test_tones_are_the_classes_of_the_typology_angle():
+    """Each sixth of the tone is one class, so its ends lie on the classes' edges."""
+    melanin = melanin_of_tone(torch.linspace(0, 1, 7))
+    torch.testing.assert_close(melanin, torch.tensor(MELANIN_STEPS))
+    albedo = pigments_to_albedo(torch.stack([melanin, 0 * melanin, 0 * melanin])[None])[0].T
+    assert typology_angle(lab_of_albedo(albedo))[1:-1] == pytest.approx(list(CLASSES.values())[:-1], abs=0.5)
+
+
+def test_no_class_of_skin_tone_is_under_represented():
+    pigments = sample_look(sample_population(0, torch.arange(2000)), 0).complexion.pigments
+    shares = class_shares(typology_angle(lab_of_albedo(pigments_to_albedo(pigments[..., None])[..., 0])))
+    assert min(shares.values()) > 0.11
+    assert max(shares.values()) < 0.23
+
+
+def with_trait(record: TensorRecord, path: str, value: float) -> TensorRecord:
+    """A copy in which the trait at a dotted path is constant."""
+    name, _, rest = path.partition(".")
+    inner = getattr(record, name)
+    return replace(record, **{name: with_trait(inner, rest, value) if rest else torch.full_like(inner, value)})
+
+
+def painted(skin: SkinSynthesiser, traits: dict[str, float], **fixed) -> FaceMaps:
+    """Maps of six people with traits set."""
+    look = sample_look(people(6, **fixed), 3)
+    for path, value in traits.items():
+        look = with_trait(look, path, value)
+    return skin.paint(look, 3)
+
+
+def change(skin: SkinSynthesiser, path: str, low: float, high: float, **fixed) -> torch.Tensor:
+    """(B, R, R) what raising one trait adds to the mean diffuse albedo."""
+    before, after = (painted(skin, {path: value}, **fixed).diffuse_albedo.mean(1) for value in (low, high))
+    return after - before
+
+
+@pytest.mark.parametrize(
+    ("path", "low", "high", "fixed"),
+    [
+        ("hair.brows.opacity", 0.3, 0.9, {"age": 0.1}),
+        ("hair.beard.zones", 0.0, 0.8, {"gender": 1.0, "age": 0.1, "race": [0, 0.5, 0.5]}),
+        ("eyes.socket", 0.0, 0.4, {}),
+        ("eyes.bags", 0.0, 0.3, {}),
+        ("eyes.lashes", 0.0, 0.9, {"race": [0, 0.5, 0.5]}),
+        ("eyes.liner", 0.0, 0.9, {"race": [0, 0.5, 0.5]}),
+        ("eyes.veins", 0.0, 0.2, {}),
+        ("complexion.pigments", 0.5, 1.0, {}),
+        ("relief.creases", 0.0, 0.8, {}),
+    ],
+)
+def test_traits_darken_what_they_should(skins, path, low, high, fixed):
+    added = change(skins[256], path, low, high, **fixed)
+    darker, lighter = added.clamp_max(0).sum((1, 2)), added.clamp_min(0).sum((1, 2))
+    assert (darker < -0.5).all()
+    assert (lighter < 0.1 * -darker).all()
+
+
+def test_vitiligo_lightens_patches_and_nothing_else(skins):
+    added = change(skins[64], "complexion.patches", 0.0, -0.9, race=[1.0, 0, 0], gender=0.0)
+    assert added.min() > -0.01
+    share = (added > 0.05).float().mean((1, 2))
+    assert (share < 0.5).all()
+    assert share.max() > 0.02
+
+
+def test_lower_hair_covers_more_of_the_forehead(skins):
+    coverage = [
+        skins[64].hairline(with_trait(sample_look(people(6), 3).hair.hairline, "height", height), wobble, wobble)
+        for height, wobble in ((50.0, torch.zeros(6, 128**2)), (25.0, torch.zeros(6, 128**2)))
+    ]
+    assert (coverage[1] >= coverage[0]).all()
+    assert (coverage[1].sum(1) > coverage[0].sum(1) + 20).all()
+
+
+def test_hair_and_lips_stay_within_the_texel(skins):
+    look, noise = sample_look(people(9, gender=1.0), 3), 4.0 * torch.ones(9, 1)
+    brows, beard, mouth = skins[64].brows, skins[64].beard, skins[64].mouth
+    for extreme in (noise, -noise):
+        of_brows = brows(look.hair.brows, extreme.expand(-1, len(brows.patch)), extreme)
+        of_beard = beard(look.hair.beard, *[extreme.expand(-1, 128**2)] * 2)
+        for coverage in (of_brows, of_beard, mouth.mask(look.lips)):
+            assert coverage.min() >= 0
+            assert coverage.max() <= 1
+
+
+def test_lipstick_gives_lips_its_colour(skins):
+    look = with_trait(sample_look(people(6, gender=0.0), 3), "lips.stick_opacity", 1.0)
+    mouth = skins[256].mouth
+    lip = mouth.patch[(mouth.beyond(look.lips).amax(0) < -1.5) & (mouth.cavity > 3)]
+    assert len(lip) > 20
+    colours = skins[256].paint(look, 3).diffuse_albedo.flatten(2)[:, :, lip].mean(2)
+    torch.testing.assert_close(colours, look.lips.stick, atol=0.05, rtol=0.1)
+
+
+def test_the_spots_of_a_scar_make_an_even_line(face):
+    """In the middle of the row the overlapping spots add up to the scar's own effect."""
+    atlas = UvAtlas.build(*face, 256)
+    looks = sample_look(people(200), 1).marks
+    spots = Marks(*(getattr(looks, name)[:, -SCAR_SPOTS:] for name in ("centre", "radius", "melanin", "others")))
+    scarred = spots.melanin.abs().amax(1) > 0.05
+    assert 0.05 < scarred.float().mean() < 0.2
+    blank = torch.zeros(1, SCAR_SPOTS, 2)
+    line = torch.stack([torch.linspace(-12, 12, SCAR_SPOTS), torch.full((SCAR_SPOTS,), -30.0)], 1)[None]
+    step = 24 / (SCAR_SPOTS - 1)
+    even = Marks(line, torch.full((1, SCAR_SPOTS), step), torch.full((1, SCAR_SPOTS), 1 / (2 * torch.pi) ** 0.5), blank)
+    ridge = MarkPainter(atlas)(even)[0, 0].view(256, 256).amax(0)
+    middle = (atlas.chart_centres(0).abs() < 6).nonzero().squeeze(1)
+    torch.testing.assert_close(ridge[middle], torch.ones(len(middle)), atol=0.06, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_people_are_the_same_on_a_gpu(face, skins):
+    crowd = people(3)
+    on_gpu = SkinSynthesiser(UvAtlas.build(*face, 64)).cuda()
+    moved = SimpleNamespace(**{name: value.cuda() for name, value in vars(crowd).items()})
+    expected = skins[64](crowd, 0)
+    for name in ("diffuse_albedo", "specular_albedo", "normals"):
+        got = getattr(on_gpu(moved, 0), name)
+        assert got.is_cuda
+        torch.testing.assert_close(got.cpu(), getattr(expected, name), atol=2e-3, rtol=0)
 
 
 def test_lips_are_redder_than_cheeks(skins):
