@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn
 from fitdiff.config import plain, register_schemas
 from fitdiff.registry import ComponentError, load_plugins
 
-PATH_KEYS = ("photo", "out", "checkpoint")
+PATH_KEYS = ("photo", "out", "checkpoint", "data.path", "shape_model.path")
 """Overrides whose value is a file name: quoted on the user's behalf."""
 
 
@@ -31,7 +31,7 @@ def quote_path(argument: str) -> str:
 
     Spaces, brackets, commas, equals signs, quotes, `$` and non-ASCII letters all have a meaning there.
     """
-    match = re.fullmatch(rf"(\+*(?:{'|'.join(PATH_KEYS)})=)(.*)", argument, re.DOTALL)
+    match = re.fullmatch(rf"(\+*(?:{'|'.join(map(re.escape, PATH_KEYS))})=)(.*)", argument, re.DOTALL)
     if not match or re.fullmatch(r"(['\"]).*\1|null|", match[2], re.DOTALL):
         return argument
     escaped = re.sub(r'(\\*)(?="|$)', lambda m: m[1] * 2, match[2]).replace('"', r"\"")

@@ -29,11 +29,11 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", ["photo", "out", "checkpoint"])
+@pytest.mark.parametrize("key", ["photo", "out", "checkpoint", "data.path"])
 def test_any_file_name_survives_hydras_grammar(name, key):
     override = OverridesParser.create().parse_override(quote_path(f"{key}={name}"))
-    config = OmegaConf.create({key: override.value()})
-    assert config[key] == name
+    config = OmegaConf.create({"value": override.value()})
+    assert config.value == name
 
 
 def test_other_arguments_and_quoted_values_are_left_alone():

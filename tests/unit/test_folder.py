@@ -329,3 +329,35 @@ def test_two_processes_make_what_one_makes(toy, tmp_path):
     for name, person in everyone(one).items():
         for key, value in person.items():
             assert torch.equal(value, everyone(two)[name][key]), (name, key)
+
+
+def test_photos_without_a_scene_are_cropped_and_their_camera_found(toy, tmp_path):
+    """A portrait in the corner of a larger photo, with a detector that knows: the render lies over the crop."""
+    from fitdiff.data.folder.maker import FolderMaker
+    from fitdiff.geometry import ndc_to_pixels
+    from fitdiff.types import Detection
+
+    root = tmp_path / "people"
+    written = write_people(root, toy, 1, views=1)
+    (person,) = find_people(root)
+    photo, truth = root / person.name / "view0.png", written[person.name]
+    (root / person.name / "view0.json").unlink()
+    canvas = Image.new("RGB", (300, 220), (90, 90, 90))
+    canvas.paste(Image.open(photo).resize((160, 160)), (100, 40))
+    canvas.save(photo)
+    landmarks = ndc_to_pixels(truth["landmarks"][0], 160).numpy() + np.array([100, 40])
+    maker = FolderMaker(
+        find_people(root), Rules(), toy.shape_model, toy.identity, toy.renderer, SIZE, 96, 1, 5, "mtcnn", "dlib68"
+    )
+    maker._finders = (
+        lambda image: [Detection((100.0, 40.0, 260.0, 200.0), 1.0)],
+        lambda image, detection: landmarks.astype(np.float32),
+    )
+    made = maker.make([0])
+    scene = Scene.from_tensors({key: made[key][:, 0] for key in SCENE_KEYS})
+    vertices = toy.shape_model(made["identity"], scene.expression)
+    maps = FaceMaps.from_tensor(dequantise(made["maps"]))
+    rendering = toy.renderer(vertices, maps, scene.camera, scene.lighting, 96)
+    assert (rendering.landmarks - made["landmarks"][:, 0]).norm(dim=-1).mean() < 0.05  # of a side of 2
+    inside = (rendering.mask > 0).expand(-1, 3, -1, -1)
+    assert (rendering.image - made["image"][:, 0] / 255).abs()[inside].mean() < 0.08
