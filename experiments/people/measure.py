@@ -1,4 +1,4 @@
-"""Measure the synthetic people: `python -m experiments.people.measure [n=1200] [size=256] [seed=0] [out=...]`.
+"""Measure the synthetic people: `python -m experiments.people.measure [n=1500] [size=256] [seed=0] [out=...]`.
 
 Makes people in memory (nothing is cached), prints tables and writes `results.json`, `table.md` and pictures to `out`.
 With `publish=true`, as by default, the tables and pictures of experiments/people/README.md are replaced as well.
@@ -44,7 +44,7 @@ PUBLISHED = ("people.jpg", "extremes.jpg", "nearest_free.jpg", "separation.png",
 class Options:
     """What the command line sets."""
 
-    n: int = 1200  # people; the last fifth is held out from regression and nearest neighbours
+    n: int = 1500  # people; the last fifth is held out from regression and nearest neighbours
     controls: int = 300  # the first of them, whose portraits are also made clean, and by texture and shape alone
     size: int = 256  # side of the maps, a power of two
     portrait: int = 224  # side of the portraits in pixels

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from omegaconf import OmegaConf
 from rich.progress import Progress
 from torch import Tensor
 
@@ -61,7 +62,9 @@ class Population:
     def config(self) -> dict[str, Any]:
         """The node of `data=people`."""
         wanted = {"views": self.views, "portrait_size": self.portrait_size, "seed": self.seed}
-        return config_of("data", "people", **{**self.data, **wanted})
+        node = OmegaConf.create(config_of("data", "people"))
+        OmegaConf.set_struct(node, True)  # a misspelt override is an error
+        return OmegaConf.to_container(OmegaConf.merge(node, self.data, wanted))
 
 
 class Surveyor:

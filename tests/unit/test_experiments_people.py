@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.people import measure
 from experiments.people.analysis import detector_rates, shape_targets, split, vertex_areas
 from experiments.people.photos import nearest_people
-from experiments.people.survey import light_of, overlap, yaw_pitch
+from experiments.people.survey import Population, light_of, overlap, yaw_pitch
 
 
 def rotation_about(axis, degrees):
@@ -127,3 +128,10 @@ def test_help_lists_the_options(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["measure", "--help"])
     measure.main()
     assert "resamples: 200" in capsys.readouterr().out
+
+
+def test_overrides_of_the_data_reach_nested_options_and_are_checked():
+    config = Population(64, 96, 2, 7, {"augmentation": {"jpeg": 0.0}}).config()
+    assert (config["augmentation"]["jpeg"], config["seed"], config["views"]) == (0.0, 7, 2)
+    with pytest.raises(OmegaConfBaseException, match="jpgg"):
+        Population(64, 96, 2, 7, {"augmentation": {"jpgg": 0.0}}).config()
