@@ -114,9 +114,9 @@ def jpeg(images_N3SS: Tensor, quality_N: Tensor) -> Tensor:
     padding = [-side % 16 for side in size]
     images = nnf.pad((images_N3SS * 255).round(), (0, padding[1], 0, padding[0]), mode="replicate")
     matrix = images.new_tensor(TO_YCC)
-    luma, chroma = torch.einsum("dc,nchw->ndhw", matrix, images).split([1, 2], 1)
+    luma, chroma = torch.einsum("dc,nchw->ndhw", matrix, images).round().split([1, 2], 1)
     luma = _coded(luma - 128, _steps(LUMINANCE_STEPS, quality_N)) + 128
-    chroma = _coded(nnf.avg_pool2d(chroma, 2), _steps(CHROMINANCE_STEPS, quality_N))
+    chroma = _coded(nnf.avg_pool2d(chroma, 2).round(), _steps(CHROMINANCE_STEPS, quality_N))
     chroma = nnf.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(matrix), torch.cat([luma, chroma], 1))
     return (decoded.round() / 255).clamp(0, 1)[..., : size[0], : size[1]]
@@ -131,12 +131,12 @@ def _steps(table: tuple[int, ...], quality_N: Tensor) -> Tensor:
 
 
 def _coded(planes_NCHW: Tensor, steps: Tensor) -> Tensor:
-    """Quantise the cosine transform of each block of 8 x 8."""
+    """Quantise the cosine transform of each block of 8 x 8; planes are whole numbers on both sides."""
     dct = cosine_basis().to(planes_NCHW)
     blocks = planes_NCHW.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
     spectrum = torch.einsum("ur,ncarbs,vs->ncaubv", dct, blocks, dct)
     kept = (spectrum / steps).round() * steps
-    return torch.einsum("ur,ncaubv,vs->ncarbs", dct, kept, dct).flatten(4, 5).flatten(2, 3)
+    return torch.einsum("ur,ncaubv,vs->ncarbs", dct, kept, dct).flatten(4, 5).flatten(2, 3).round()
 
 
 @functools.cache

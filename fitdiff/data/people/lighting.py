@@ -34,8 +34,6 @@ def sample_lighting(views: Views, options: Portraits) -> Lighting:
     """
     draws = views.draws("light")
     odds = torch.tensor([options.lamps, options.near_lamps, options.surroundings])
-    if not odds.sum() > 0:
-        raise ValueError("portraits: lamps, near_lamps and surroundings are all 0; give at least one of them odds")
     first, second = (odds.cumsum(0) / odds.sum())[:2].tolist()
     kind = draws.uniform()
     near, around = (kind >= first) & (kind < second), kind >= second

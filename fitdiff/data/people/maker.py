@@ -21,7 +21,7 @@ from fitdiff.data.people.bust import Bust, Wearer
 from fitdiff.data.people.occluders import Cover, Sitter, Worn, add_occluders
 from fitdiff.data.people.options import STANDARD_AUGMENTATION, STANDARD_PORTRAITS, Augmentation, Portraits
 from fitdiff.data.people.scenes import sample_scenes
-from fitdiff.data.people.views import Views
+from fitdiff.data.people.views import MOST_VIEWS, Views
 from fitdiff.data.shards import dequantise, quantise
 from fitdiff.data.skin import SkinSynthesiser
 from fitdiff.data.skin_look import sample_look
@@ -63,6 +63,8 @@ class PeopleMaker:
     ) -> None:
         parts = (shape_model, identity, renderer)
         self.shape_model, self.identity, self.renderer = (copy.deepcopy(part).to(device) for part in parts)
+        if not 1 <= views <= MOST_VIEWS:
+            raise ValueError(f"got views={views}; expected 1 to {MOST_VIEWS}")
         if portrait_size < 32 or portrait_size % 2:
             raise ValueError(f"got portrait_size={portrait_size}; expected an even number of pixels, 32 or more")
         self.resolution, self.portrait_size, self.views, self.seed = resolution, portrait_size, views, seed

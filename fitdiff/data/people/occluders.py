@@ -203,7 +203,9 @@ def paint_glasses(image: Tensor, draws: Draws, sitter: Sitter) -> Tensor:
     bridge = torch.where(sheet.x.abs() < centre - wide, bridge_line - 0.6 * rim, torch.inf)
     frame = torch.maximum(sheet.inside(edge.abs() - rim), sheet.inside(bridge))
     dark = draws.chance(0.2)[:, None]
-    glass = torch.lerp(torch.full_like(sitter.skin, 0.93), draws.uniform(0.04, 0.5)[:, None] * _muted(draws, 0.6, 1.0, 0.5), dark)  # fmt: skip # noqa: E501
+    clear = torch.full_like(sitter.skin, 0.93)
+    tinted = draws.uniform(0.04, 0.5)[:, None] * _muted(draws, 0.6, 1.0, 0.5)
+    glass = torch.lerp(clear, tinted, dark)
     lens = sheet.inside(edge)[:, None]
     slope, place, breadth = draws.normal(std=0.6), draws.uniform(-20.0, 20.0), draws.uniform(3.0, 14.0)
     band = (sheet.x.abs() - centre - place[:, None, None] + slope[:, None, None] * sheet.y) / breadth[:, None, None]

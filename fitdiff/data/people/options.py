@@ -1,11 +1,17 @@
-"""What of the portraits can be chosen: fields of the config under `data.portraits` and `data.augmentation`."""
+"""What of the portraits can be chosen: fields of the config under `data.portraits` and `data.augmentation`.
+
+They are not frozen, since OmegaConf makes configs of frozen classes read-only; treat them as if they were.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+SHARES = ("bust", "hair_strands", "glasses", "hand", "cover", "blur", "noise", "jpeg")
+"""Fields of `Augmentation` that are shares of portraits."""
 
-@dataclass(frozen=True)
+
+@dataclass(unsafe_hash=True)
 class Portraits:
     """How people are photographed; this is part of the truth that a portrait is stored with.
 
@@ -34,8 +40,15 @@ class Portraits:
     tint: float = 35.0
     exposure: float = 0.2
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share that is none, or light of no kind."""
+        _check_shares("portraits", self, ("wide", "expressive"))
+        odds = (self.lamps, self.near_lamps, self.surroundings)
+        if min(odds) < 0 or not any(odds):
+            raise ValueError(f"portraits: lamps, near_lamps, surroundings are {odds}; give odds, not all 0")
 
-@dataclass(frozen=True)
+
+@dataclass(unsafe_hash=True)
 class Augmentation:
     """What lies between a face and its picture. Shares of portraits in [0, 1]; 0 everywhere is the clean face.
 
@@ -59,8 +72,20 @@ class Augmentation:
     jpeg: float = 0.6
     jpeg_quality: float = 40.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a share or quality out of range."""
+        _check_shares("augmentation", self, SHARES)
+        if not 1 <= self.jpeg_quality <= 95:
+            raise ValueError(f"augmentation.jpeg_quality is {self.jpeg_quality}; give 1 to 95")
+
+
+def _check_shares(group: str, options: Portraits | Augmentation, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not 0 <= getattr(options, name) <= 1:
+            raise ValueError(f"{group}.{name} is {getattr(options, name)}; give a share in [0, 1]")
+
 
 STANDARD_PORTRAITS, STANDARD_AUGMENTATION = Portraits(), Augmentation()
 
-CLEAN = Augmentation(bust=0, hair_strands=0, glasses=0, hand=0, cover=0, blur=0, noise=0, jpeg=0)
+CLEAN = Augmentation(**dict.fromkeys(SHARES, 0.0))
 """No augmentation at all: faces over a background, as the renderer gives them."""

@@ -54,8 +54,6 @@ class Views:
     @classmethod
     def of(cls, seed: int, indices: Sequence[int], views: int, device: torch.device | str = "cpu") -> Views:
         """The first `views` portraits of each person."""
-        if not 1 <= views <= MOST_VIEWS:
-            raise ValueError(f"got views={views}; expected 1 to {MOST_VIEWS}")
         index = torch.as_tensor(list(indices), dtype=torch.int64, device=device)
         return cls(seed, index.repeat_interleave(views), torch.arange(views, device=device).repeat(len(index)))
 
