@@ -202,8 +202,9 @@ class Rendering(TensorRecord):
     """What a renderer gives.
 
     Attributes:
-        image: (B, 3, S, S) sRGB in [0, 1]; zero outside the face.
-        mask: (B, 1, S, S) 1 where the face covers the pixel's centre, else 0; no gradient.
+        image: (B, 3, S, S) sRGB in [0, 1], the face's own colour wherever the mask is above 0; zero outside the face.
+        mask: (B, 1, S, S) 1 where the face covers the pixel's centre, else 0; no gradient. Of a renderer with
+            `silhouette`, the share of the pixel that it covers, differentiable.
         landmarks: (B, 68, 2) NDC positions of the shape model's landmarks (iBUG 68 order).
     """
 

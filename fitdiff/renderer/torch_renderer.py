@@ -1,8 +1,8 @@
 """`renderer=torch`: the differentiable renderer, on CPU and CUDA with nothing but torch (and numba on the CPU).
 
 Visibility -> interpolation -> texture -> shading (method: FitMe, AvatarMe++), each a module of this folder. Gradients
-reach vertices, maps, camera and lighting through the inside of the face; the silhouette has none (visibility is
-discrete), which landmarks make up for in a fit.
+reach vertices, maps, camera and lighting through the inside of the face; the outline has none (visibility is discrete)
+unless `silhouette` is set, which landmarks make up for in a fit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from fitdiff.colour import linear_to_srgb
 from fitdiff.registry import register
 from fitdiff.renderer import shading
 from fitdiff.renderer.interpolation import Fragments, interpolate_visible
+from fitdiff.renderer.silhouette import opposite_faces, soften
+from fitdiff.renderer.subsurface import scatter
 from fitdiff.renderer.texture import footprints, halve, look_up, look_up_mipmapped
 from fitdiff.renderer.visibility import visible_triangles
 from fitdiff.types import Camera, FaceMaps, Lighting, Rendering, TensorRecord, Topology
@@ -45,11 +47,12 @@ class _Surface:
     """The same as (3, P) lists of covered pixels (channels first), and what else shading needs.
 
     Attributes:
-        points: (3, P) camera space, mm. origin: (B, 3) the head's origin, likewise. occlusion: (P,) or None.
+        vertices: (B, V, 3) and points: (3, P) in camera space, mm. occlusion: (P,) or None.
     """
 
     fragments: Fragments
-    origin: Tensor
+    camera: Camera
+    vertices: Tensor
     points: Tensor
     normals: Tensor
     diffuse_albedo: Tensor
@@ -74,6 +77,11 @@ class TorchRenderer(nn.Module):
         anisotropy: look-ups along the longer side of a footprint, with `mipmap` only.
         cull_back_faces: on by default, since a face is an open mask: a photo never shows its inside, whose normals
             would point away from the camera.
+        subsurface: mean free path of red light in the skin in mm, which blurs the diffuse light (see `subsurface`);
+            0 does not. Skin has about 1 to 4.
+        silhouette: anti-aliased outlines that have a gradient (see `silhouette`). The mask is then the share of each
+            pixel that the face covers, differentiable in vertices and camera, and the image the colour of that share:
+            over a background it is `mask * image + (1 - mask) * background`.
     """
 
     def __init__(
@@ -85,6 +93,8 @@ class TorchRenderer(nn.Module):
         texture_filter: str = "map",
         anisotropy: int = 2,
         cull_back_faces: bool = True,
+        subsurface: float = 0.0,
+        silhouette: bool = False,
     ) -> None:
         super().__init__()
         if antialias < 1:
@@ -95,14 +105,20 @@ class TorchRenderer(nn.Module):
             raise ValueError(f"renderer: texture_filter is {texture_filter!r}; give one of {TEXTURE_FILTERS}")
         if anisotropy < 1:
             raise ValueError(f"renderer: anisotropy is {anisotropy}; give the look-ups a pixel, 1 or more")
+        if subsurface < 0:
+            raise ValueError(f"renderer: subsurface is {subsurface}; give a mean free path in mm, 0 for none")
         self.topology = topology
         self.shininess = shininess
         self.antialias = antialias
         self.texture_filter = texture_filter
         self.anisotropy = anisotropy
         self.cull_back_faces = cull_back_faces
+        self.subsurface = subsurface
+        self.silhouette = silhouette
         self.register_buffer("faces", topology.faces.long(), persistent=False)
         self.register_buffer("uv", topology.uv.clone(), persistent=False)
+        if silhouette:
+            self.register_buffer("opposite", opposite_faces(self.faces), persistent=False)
         self.register_buffer("handedness", shading.uv_handedness(self.faces, self.uv), persistent=False)
 
     def forward(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, lighting: Lighting, size: int) -> Rendering:
@@ -125,7 +141,9 @@ class TorchRenderer(nn.Module):
             surface, landmarks = self._surface(vertices_BV3, maps, camera, size)
             colour = self._shade(surface, lighting)
             # Clamp each sample before averaging: a highlight is as bright as the display allows, whatever surrounds it.
-            image, mask = self._resolve(surface.fragments, colour.clamp(0, 1))
+            colour = colour.clamp(0, 1)
+            soft = self.silhouette
+            image, mask = self._resolve_softly(surface, colour) if soft else self._resolve(surface.fragments, colour)
             return Rendering(linear_to_srgb(image), mask, landmarks)
 
     def surface(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, size: int) -> SurfaceImages:
@@ -166,7 +184,7 @@ class TorchRenderer(nn.Module):
         handedness = self.handedness.to(vertices)[fragments.triangle]
         normals = shading.map_normals(frames, handedness, tangent_normals)
         occlusion = occlusion[0][0] if occlusion else None
-        return _Surface(fragments, camera.translation, points, normals, diffuse, specular, occlusion), landmarks
+        return _Surface(fragments, camera, vertices, points, normals, diffuse, specular, occlusion), landmarks
 
     def _shade(self, surface: _Surface, lighting: Lighting) -> Tensor:
         """Linear colours (3, P) of the covered samples, each under the light of its image."""
@@ -174,16 +192,37 @@ class TorchRenderer(nn.Module):
         if len(lighting.ambient) != batch:
             raise ValueError(f"renderer: got {len(lighting.ambient)} lightings for {batch} faces: give one each")
         lighting = lighting.map(lambda x: x.to(surface.points))
-        received = shading.receive(
+        diffuse, specular = shading.receive(
             surface.normals,
             surface.points,
             surface.occlusion,
             lighting,
-            surface.origin,
+            surface.camera.translation,
             surface.fragments,
             self.shininess,
         )
-        return shading.colour(*received, surface.diffuse_albedo, surface.specular_albedo)
+        if self.subsurface > 0:
+            diffuse = self._scatter(surface, diffuse)
+        return shading.colour(diffuse, specular, surface.diffuse_albedo, surface.specular_albedo)
+
+    def _scatter(self, surface: _Surface, light_3P: Tensor) -> Tensor:
+        """Light through the skin, between the samples of each image."""
+        fragments, camera = surface.fragments, surface.camera
+        scale = camera.focal * fragments.size / 2 / -camera.translation[:, 2]
+        images = scatter(fragments.to_images(light_3P), fragments.mask(light_3P), scale, self.subsurface)
+        return images.transpose(0, 1).flatten(1)[:, fragments.pixel]
+
+    def _resolve_softly(self, surface: _Surface, colour_3P: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples to images (B, 3, S, S) and the share (B, 1, S, S) of each pixel that the face covers."""
+        fragments = surface.fragments
+        samples = torch.cat([colour_3P, torch.ones_like(colour_3P[:1]), -1 / surface.points[2:].detach()])
+        images = fragments.to_images(samples)
+        seen, depth = images[:, :4], images[:, 4]
+        mesh = surface.vertices, surface.camera, self.faces, self.opposite
+        softened = nnf.avg_pool2d(soften(seen, depth, *mesh, self.cull_back_faces), self.antialias)
+        # Where less than a thousandth is covered, the colour fades instead of being divided by almost nothing.
+        mask = softened[:, 3:].clamp(0, 1)
+        return softened[:, :3].clamp_min(0) / mask.clamp_min(1e-3), mask
 
     def _resolve(self, fragments: Fragments, values_CP: Tensor) -> tuple[Tensor, Tensor]:
         """Samples to images (B, C, S, S) and mask (B, 1, S, S), averaging the covered samples of each pixel."""
