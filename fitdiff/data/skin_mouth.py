@@ -172,5 +172,5 @@ class MouthPainter(nn.Module):
         inside = soft_step(-self.cavity - 0.3, 0.3, self.texel).expand(len(lips.gloss), -1)
         flesh = canvas.diffuse.new_tensor([MOUTH])[..., None] * self.lit
         canvas.cover(self.patch, inside, flesh, 0.45 * self.lit)
-        teeth = lips.teeth[..., None] * (self.tooth_light * (0.35 + 0.65 * self.lit))
+        teeth = lips.teeth[..., None] * (self.tooth_light * (0.5 + 0.5 * self.lit))
         canvas.cover(self.patch, inside * self.teeth, teeth, 0.6)

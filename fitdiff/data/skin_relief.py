@@ -76,7 +76,7 @@ class Relief(TensorRecord):
 
 def sample_relief(draws: Draws, age: Tensor, weight: Tensor, male: Tensor) -> Relief:
     """Draw it: wrinkles deepen with age to the power 1.5, faster on thin faces."""
-    wear = 1.2 * age.clamp(0, 1).pow(1.5) * (1.25 - 0.5 * weight)
+    wear = 1.5 * age.clamp(0, 1).pow(1.5) * (1.25 - 0.5 * weight)
     table = CREASES.values()
     creases = [
         ((c.depth[0] + c.depth[1] * wear) * torch.exp(c.std * draws.normal().clamp(-2, 1.6))).clamp_max(0.9)
@@ -124,7 +124,7 @@ class ReliefPainter(nn.Module):
         above = self.above + 1.0 * wobble_BN[:, self.patch]
         lines = stroke(above[:, None] - relief.forehead_height[..., None], 0.95, self.texel)
         depth = (relief.forehead_depth[..., None] * lines).sum(1)
-        uneven = (0.8 + 0.6 * strength_BN[:, self.patch]).clamp_min(0)
+        uneven = (0.9 + 0.45 * strength_BN[:, self.patch]).clamp_min(0)
         height[:, self.patch] -= depth * uneven * self.fade
         return height
 

@@ -82,7 +82,7 @@ REGIONS = {
     "eye_corner": Region((42,), (-4, -2), (4.5, 6), (0.10, 0.14), (0.15, 0.19), (0.02, 0.02)),
     "upper_lid": Region((43, 44), (0, 5), (13, 4.5), (0.10, 0.18), (0.18, 0.28), (0.03, 0.04)),
     "mouth_ring": Region((57,), (0, 6), (25, 15), (0.05, 0.12), (0.06, 0.15), (-0.02, 0.03)),
-    "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.08), (0.04, 0.12), (0.0, 0.03)),
+    "above_lip": Region((51, 33), (0, 0), (13, 5), (0.03, 0.05), (0.04, 0.12), (0.0, 0.03)),
     "mouth_corner": Region((54,), (2, 0), (5, 5), (0.07, 0.08), (0.05, 0.15), (-0.02, 0.02)),
     "nasolabial": Region((35, 54), (4, 0), (5, 10), (0.02, 0.05), (0.10, 0.18), (0.0, 0.02)),
     "chin": Region((8, 57), (0, 2), (13, 10), (0.01, 0.07), (0.10, 0.20), (0.03, 0.04)),
@@ -161,12 +161,12 @@ def sample_complexion(draws: Draws, regions_B3G: Tensor, race_B3: Tensor, age: T
     """
     darkness = race_B3 @ race_B3.new_tensor(DARKNESS) + 0.03 * male + draws.normal(std=0.17)
     melanin = melanin_of_tone(tone_of_darkness(darkness))
-    blood = draws.normal(std=0.25) + 0.08 * male
+    blood = draws.normal(0.03, 0.25).clamp(-0.4, 0.7) + 0.08 * male
     carotene = draws.normal(std=0.22) + race_B3 @ race_B3.new_tensor([0.0, 0.16, -0.08])
     table = race_B3.new_tensor([[r.melanin, r.blood, r.gloss] for r in REGIONS.values()])  # (G, 3, 2)
     values = table[..., 0].T + table[..., 1].T * regions_B3G.clamp(-2.5, 2.5)
     values[:, 0] += age[:, None] * race_B3.new_tensor([AGEING.get(name, 0.0) for name in REGIONS])
-    contrast = torch.exp(draws.normal(0.15, 0.45).clamp_max(0.9))
+    contrast = torch.exp(draws.normal(0.15, 0.45).clamp_max(0.8))
     ruddy = torch.exp(draws.normal(0.0, 0.55).clamp_max(1.0)) * (0.85 + 0.5 * age)
     regions = torch.stack(
         [
