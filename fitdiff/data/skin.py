@@ -1,8 +1,9 @@
 """Procedural skin: phenotypes to reflectance maps of synthetic people.
 
 Everything is a function of the place on the mean face in millimetres, of a person's traits, and of noise on lattices in
-millimetres, so that a person is the same at every map size. Painting goes from below to the top: pigments of the skin
-(with moles, lips and noise), relief, lips and mouth, beard, scalp hair and brows, eyes; make-up lies on what it covers.
+millimetres, so that a person is the same at every map size. Painting goes from below to the top: pigments and relief of
+the skin (with marks, creases, lips and noise), lips and mouth, brows, beard, scalp hair, eyes; make-up lies on what it
+covers.
 Albedo, gloss and height become `FaceMaps` at the end.
 
 Legend of shape suffixes: B people · N texels of the drawing · R map side.
