@@ -8,7 +8,7 @@ what is made from them, the cache included, stays with whoever downloaded them. 
 the data sets:
 
 * maps: `<ID>/{diffuse,specular,normal,ambient_occlusion,translucency,light_normalized}.png`, 1024 x 1024, in the UVs of
-  HIFI3D (github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics, CC BY-NC-ND 4.0). Occlusion, translucency and the
+  HIFI3D (github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics, CC BY-NC-ND). Occlusion, translucency and the
   light-normalised texture are not among the nine channels of the model and stay behind.
 * meshes: `<ID>/stage3_mesh_id.obj` (neutral) as FFHQ-UV's RGB_Fitting writes them, or `<ID>.obj`: 20481 vertices of
   HIFI3D++, in the unit of the fitting, hence aligned by similarity (github.com/csbhr/FFHQ-UV).
@@ -39,8 +39,8 @@ MAPS = {"diffuse": "diffuse", "specular": "specular", "normal": "normals"}
 """Stem of a map in the data set -> in the folder layout."""
 MESH_NAMES = re.compile(r"stage3_mesh_id|\d+")
 SOURCES = (
-    "maps: github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics (CC BY-NC-ND 4.0, research only); meshes and images: "
-    "github.com/csbhr/FFHQ-UV (non-commercial); bring them together with "
+    "maps: github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics (CC BY-NC-ND, research only); meshes and images: "
+    "github.com/csbhr/FFHQ-UV (code MIT, images derived from FFHQ); bring them together with "
     "`python -m fitdiff.data.ffhq_uv_intrinsics maps=DIR meshes=DIR photos=DIR out=DIR`, then data.path=OUT"
 )
 

@@ -38,6 +38,8 @@ class FaceBasis:
             unknown landmark.
         regions: name -> (V,) bool, those that are known.
         source, licence: where the model came from, in words.
+        file_vertices: (V,) int64, which vertex of the model's own mesh each one is, where they differ (doubled on seams
+            of the texture, left out without one); n_file_vertices: how many that mesh has. None and 0: the same.
     """
 
     mean: np.ndarray
@@ -52,6 +54,8 @@ class FaceBasis:
     regions: dict[str, np.ndarray] = field(default_factory=dict)
     source: str = ""
     licence: str = ""
+    file_vertices: np.ndarray | None = None
+    n_file_vertices: int = 0
 
     def __post_init__(self) -> None:
         """Normalise the types, and refuse shapes that do not fit together.
@@ -69,6 +73,7 @@ class FaceBasis:
             ("uv", np.float32, (len(self.mean), 2)),
             ("landmark_vertices", np.int64, (68, 3)),
             ("landmark_weights", np.float32, (68, 3)),
+            ("file_vertices", np.int64, (len(self.mean),)),
         ):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _checked(name, getattr(self, name), dtype, shape))
@@ -99,6 +104,8 @@ class FaceBasis:
             uv=uv,
             landmark_vertices=np.where(self.landmark_weights > 0, place[self.landmark_vertices], 0),
             regions={name: mask[vertices] for name, mask in self.regions.items()},
+            file_vertices=vertices if self.file_vertices is None else self.file_vertices[vertices],
+            n_file_vertices=self.n_file_vertices or len(self.mean),
         )
 
 
@@ -127,6 +134,8 @@ def save(basis: FaceBasis, path: str | os.PathLike[str]) -> Path:
     arrays |= {REGION + name: mask for name, mask in basis.regions.items()}
     texts = {"expression_names": list(basis.expression_names), "source": basis.source, "licence": basis.licence}
     arrays |= {name: np.array(value, dtype=np.str_) for name, value in texts.items()}
+    arrays["n_file_vertices"] = np.int64(basis.n_file_vertices)
+    arrays["n_file_vertices"] = np.int64(basis.n_file_vertices)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, fitdiff_pca=np.int64(LAYOUT), **arrays)
     return write_atomically(path, buffer.getvalue())
@@ -146,7 +155,9 @@ def load(path: str | os.PathLike[str]) -> FaceBasis:
     n_vertices = len(arrays["mean"])
     basis = arrays.get("expression_basis", np.zeros((0, n_vertices, 3), np.float32))
     names = tuple(str(name) for name in np.atleast_1d(arrays.get("expression_names", components(len(basis)))))
-    marks = {name: arrays[name] for name in ("landmark_vertices", "landmark_weights") if name in arrays}
+    marks = {
+        name: arrays[name] for name in ("landmark_vertices", "landmark_weights", "file_vertices") if name in arrays
+    }
     try:
         return FaceBasis(
             arrays["mean"],
@@ -159,6 +170,8 @@ def load(path: str | os.PathLike[str]) -> FaceBasis:
             regions={name.removeprefix(REGION): value for name, value in arrays.items() if name.startswith(REGION)},
             source=str(arrays.get("source", "")),
             licence=str(arrays.get("licence", "")),
+            file_vertices=arrays.get("file_vertices"),
+            n_file_vertices=int(arrays.get("n_file_vertices", 0)),
             **marks,
         )
     except ModelFileError as error:

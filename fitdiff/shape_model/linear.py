@@ -27,6 +27,7 @@ class LinearFaceModel(nn.Module):
         topology: faces, UVs, landmarks and regions.
         expression_names: (E,) names of the actions.
         mean: (V, 3) mm. identity_basis: (K, V, 3) mm a unit of code. expression_basis: (E, V, 3) mm a unit of weight.
+        file_vertices, n_file_vertices: how meshes of the model's own files become ours, see `FaceBasis`.
     """
 
     mean: Tensor
@@ -51,6 +52,8 @@ class LinearFaceModel(nn.Module):
         self.n_identity = _number("n_identity", n_identity, len(basis.identity_basis), len(basis.identity_basis))
         self.n_expression = _number("n_expression", n_expression, len(names), min(len(names), MOST_ACTIONS))
         self.expression_names = names[: self.n_expression]
+        self.file_vertices = None if basis.file_vertices is None else torch.from_numpy(basis.file_vertices)
+        self.n_file_vertices = basis.n_file_vertices
         identity = torch.from_numpy(basis.identity_basis[: self.n_identity])
         flat = identity.double().flatten(1)
         for name, tensor in {

@@ -84,7 +84,7 @@ def test_the_data_set_trains_like_any_folder(toy, sources):
 
 
 def test_missing_files_name_licence_and_source(toy, tmp_path):
-    with pytest.raises(FolderError, match=r"(?s)CC BY-NC-ND 4\.0.*csbhr/FFHQ-UV.*fitdiff\.data\.ffhq_uv_intrinsics"):
+    with pytest.raises(FolderError, match=r"(?s)CC BY-NC-ND.*csbhr/FFHQ-UV.*fitdiff\.data\.ffhq_uv_intrinsics"):
         build(config_of("data", "ffhq_uv_intrinsics", path=str(tmp_path / "none")), "data", **vars(toy))
     with pytest.raises(FolderError, match=r"maps='' is not a folder; .*CC BY-NC-ND"):
         convert(Options())

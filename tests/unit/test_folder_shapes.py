@@ -8,7 +8,7 @@ import torch
 import trimesh
 from folder_people import ToyShape
 
-from fitdiff.data.folder.shapes import best_pose, count_vertices, encode_mesh, read_shape, read_vertices
+from fitdiff.data.folder.shapes import best_pose, count_vertices, encode_mesh, mesh_sizes, read_shape, read_vertices
 from fitdiff.geometry import rotation_matrix
 
 MODEL = ToyShape()
@@ -76,6 +76,21 @@ def _obj(mesh: trimesh.Trimesh) -> bytes:
     lines = ["# a comment", "mtllib mesh.mtl", *(f"v {x} {y} {z} 0.5 0.5 0.5" for x, y, z in mesh.vertices)]
     lines += ["vt 0 0", "vt 1 0", "vt 1 1", "vn 0 0 1"]
     return "\n".join([*lines, *(f"f {a + 1}/3/1 {b + 1}/1/1 {c + 1}/2/1" for a, b, c in mesh.faces)]).encode()
+
+
+def test_meshes_of_the_models_own_files_where_the_texture_has_seams(tmp_path, code):
+    """The model leaves out the last two vertices of its files; a mesh from its own tools has them."""
+
+    class Seamed(ToyShape):
+        file_vertices = torch.arange(144)
+        n_file_vertices = 146
+
+    model, path = Seamed(), tmp_path / "mesh.npz"
+    own = torch.cat([model(code)[0], torch.zeros(2, 3)])
+    np.savez(path, vertices=own.numpy())
+    torch.testing.assert_close(read_shape(path, model, "similarity")[0], code[0], atol=1e-3, rtol=0)
+    assert mesh_sizes(model) == (144, 146)
+    assert mesh_sizes(MODEL) == (144,)
 
 
 def test_faults_are_named(tmp_path, code):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fitdiff.data.folder.images import SUFFIXES, probe
 from fitdiff.data.folder.scenes import CAMERA, read_scene
-from fitdiff.data.folder.shapes import NAMES, count_vertices, read_code
+from fitdiff.data.folder.shapes import NAMES, count_vertices, mesh_sizes, read_code
 from fitdiff.registry import ComponentError
 
 MAPS = {"diffuse": ("diffuse",), "specular": ("specular",), "normals": ("normals", "normal")}
@@ -123,8 +123,9 @@ def _fault(path: Path, shape_model: Any) -> str | None:
         if path.name == "shape.json":
             read_code(path, shape_model.n_identity)
         elif path.name in NAMES:
-            expected, got = len(shape_model.topology.uv), count_vertices(path)
-            if got != expected:
+            sizes, got = mesh_sizes(shape_model), count_vertices(path)
+            if got not in sizes:
+                expected = " or ".join(map(str, sizes))
                 return f"has {got} vertices, the shape model has {expected}: choose the model that the mesh is of"
         elif path.suffix != ".json":
             height, width = probe(path)

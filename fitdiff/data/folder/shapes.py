@@ -34,7 +34,10 @@ def read_shape(path: Path, shape_model: Any, align: str) -> tuple[Tensor, Tensor
     try:
         if path.suffix == ".json":
             return read_code(path, shape_model.n_identity), torch.eye(3)
-        code, rotation, residual = encode_mesh(read_vertices(path), shape_model, align)
+        vertices = read_vertices(path)
+        if len(vertices) == getattr(shape_model, "n_file_vertices", 0):
+            vertices = vertices[shape_model.file_vertices]
+        code, rotation, residual = encode_mesh(vertices, shape_model, align)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
     if residual > LARGEST_RESIDUAL:
@@ -55,11 +58,23 @@ def read_code(path: Path, n_identity: int) -> Tensor:
     values = values.get("identity") if isinstance(values, dict) else None
     if not isinstance(values, list) or len(values) != n_identity:
         got = f"{len(values)} numbers" if isinstance(values, list) else "none"
-        raise ValueError(f"got {got} under 'identity', the shape model's code has {n_identity}")
+        raise ValueError(
+            f"got {got} under 'identity', the shape model's code has {n_identity}; choose the model that the code is "
+            "of (its size is shape_model.n_identity), or bring a mesh"
+        )
     code = torch.tensor(values, dtype=torch.float32)
     if code.ndim != 1 or not code.isfinite().all():
         raise ValueError("'identity' must be a list of finite numbers")
     return code
+
+
+def mesh_sizes(shape_model: Any) -> tuple[int, ...]:
+    """Numbers of vertices that a mesh may have: the shape model's, and that of the model's own files if it differs.
+
+    A model whose texture has seams doubles the vertices on them; meshes that its own tools write do not.
+    """
+    own = getattr(shape_model, "n_file_vertices", 0)
+    return tuple(dict.fromkeys(n for n in (len(shape_model.topology.uv), own) if n))
 
 
 def count_vertices(path: Path) -> int:
