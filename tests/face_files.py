@@ -93,12 +93,17 @@ def skeleton(t: Truth) -> dict:
     weights = np.zeros((len(t.mean), 5))
     weights[np.arange(len(t.mean)), np.where(chin, 2, 1)] = 1
     regressor = np.zeros((5, len(t.mean)))
-    regressor[2, np.abs(t.mean - t.landmarks[[0, 16]].mean(0)).sum(1).argmin()] = 1
+    regressor[2, jaw_hinge(t)] = 0.5
     return {
         "weights": weights,
         "J_regressor": sparse.csc_matrix(regressor),
         "posedirs": chumpy(np.zeros((len(t.mean), 3, 36))),
     }
+
+
+def jaw_hinge(t: Truth) -> list[int]:
+    """The vertices before the ears, between which the jaw's joint is."""
+    return [int(((t.mean - mark) ** 2).sum(1).argmin()) for mark in t.landmarks[[0, 16]]]
 
 
 def chumpy(array: np.ndarray) -> object:

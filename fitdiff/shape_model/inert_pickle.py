@@ -44,16 +44,18 @@ class _Array:
     """An ndarray that is being unpickled: `_reconstruct` makes it, its state fills it."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.value = np.zeros(0)
+        self.value: np.ndarray | list[Any] = np.zeros(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         kind = dtype.value if isinstance(dtype, _Type) else None
         if isinstance(raw, str):
             raw = raw.encode("latin1")
-        if kind is None or kind.hasobject or not isinstance(raw, bytes):
-            self.value = np.empty(0)
+        if kind is not None and kind.hasobject and isinstance(raw, list):
+            self.value = raw
             return
+        if kind is None or kind.hasobject or not isinstance(raw, bytes):
+            raise ModelFileError(f"the pickle holds an array of {kind}, expected numbers")
         self.value = np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C")
 
 
@@ -66,6 +68,12 @@ class _Type:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] in ("<", ">", "="):
             self.value = self.value.newbyteorder(state[1])
+
+
+def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    if not isinstance(dtype, _Type) or dtype.value.hasobject:
+        raise ModelFileError("the pickle holds an array of objects in a buffer, expected numbers")
+    return np.frombuffer(raw, dtype.value).reshape(shape, order=order)
 
 
 def _scalar(dtype: Any, raw: Any = b"") -> Any:
@@ -87,6 +95,7 @@ _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _KNOWN: dict[tuple[str, str], Any] = {
     **{(module, "_reconstruct"): _Array for module in _ARRAY_MODULES},
     **{(module, "scalar"): _scalar for module in _ARRAY_MODULES},
+    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
@@ -131,6 +140,9 @@ def read_pickle(path: Path, skip: int = 0) -> dict[str, Any]:
         raise ModelFileError(f"{path}: {error}") from None
     except Exception as error:
         raise ModelFileError(f"{path}: damaged, or not a pickle of arrays: {type(error).__name__}: {error}") from None
+    if isinstance(content, list) and len(content) == 1:
+        # An `.npy` file of one object pickles an array around it.
+        content = content[0]
     if not isinstance(content, dict):
         raise ModelFileError(f"{path}: holds a {type(content).__name__}, expected a dict of arrays")
     return content
@@ -138,7 +150,9 @@ def read_pickle(path: Path, skip: int = 0) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, _Array):
-        return value.value
+        return _plain(value.value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Inert):

@@ -54,7 +54,7 @@ def signed_areas(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def unfold(flat: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Relax a map (V, 2) around folded or crushed triangles, further each time, until none is left; its border stays."""
+    """Relax a map (V, 2) where triangles fold or are crushed, further each time, until none is; its border stays."""
     weights = mean_value_weights(vertices, faces)
     neighbours = weights.astype(bool)
     areas = np.linalg.norm(np.cross(*(vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2))), axis=1) / 2

@@ -65,11 +65,16 @@ class People:
             workers: processes on the CPU; null is one a core. cache: folder; null is the user cache.
 
         Raises:
-            ValueError: an option is out of range.
+            ValueError: an option is out of range, or the shape model has no phenotypes.
         """
         from fitdiff.config import config_hash
         from fitdiff.data.people.maker import PeopleMaker
 
+        if not hasattr(shape_model, "identity_of"):
+            raise ValueError(
+                f"data=people makes people of shape_model=anny_face, whose phenotypes it draws; got "
+                f"{type(shape_model).__name__}. Choose shape_model=anny_face, or data=folder for your own people"
+            )
         self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
         self.workers = (workers or len(os.sched_getaffinity(0))) if device == "cpu" else 1
         chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
