@@ -135,7 +135,6 @@ def save(basis: FaceBasis, path: str | os.PathLike[str]) -> Path:
     texts = {"expression_names": list(basis.expression_names), "source": basis.source, "licence": basis.licence}
     arrays |= {name: np.array(value, dtype=np.str_) for name, value in texts.items()}
     arrays["n_file_vertices"] = np.int64(basis.n_file_vertices)
-    arrays["n_file_vertices"] = np.int64(basis.n_file_vertices)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, fitdiff_pca=np.int64(LAYOUT), **arrays)
     return write_atomically(path, buffer.getvalue())
@@ -155,9 +154,7 @@ def load(path: str | os.PathLike[str]) -> FaceBasis:
     n_vertices = len(arrays["mean"])
     basis = arrays.get("expression_basis", np.zeros((0, n_vertices, 3), np.float32))
     names = tuple(str(name) for name in np.atleast_1d(arrays.get("expression_names", components(len(basis)))))
-    marks = {
-        name: arrays[name] for name in ("landmark_vertices", "landmark_weights", "file_vertices") if name in arrays
-    }
+    marks = {name: arrays[name] for name in ("landmark_vertices", "landmark_weights") if name in arrays}
     try:
         return FaceBasis(
             arrays["mean"],
