@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test test-all lint format laptop paper-step clean
+.PHONY: help demo test test-all lint format laptop paper-step bench-render clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    set up, check style"
 	@echo "make format  set up, fix style"
 	@echo "make laptop  the full table of experiments/laptop"
+	@echo "make bench-render  time all renderers that are installed, side by side"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
 # Installed once, and again when the project's requirements change.
@@ -49,6 +50,9 @@ paper-step: $(STAMP)
 	  stage.autoencoder.batch_size=1 stage.autoencoder.epochs=null stage.autoencoder.steps=1 \
 	  stage.autoencoder.discriminator_start=0 stage.autoencoder.preview_samples=1 \
 	  stage.diffusion.batch_size=1 stage.diffusion.epochs=null stage.diffusion.steps=1 stage.diffusion.preview_samples=1
+
+bench-render: $(STAMP)
+	$(BIN)/python -m fitdiff.renderer.bench
 
 clean:
 	rm -rf $(VENV)

@@ -1,26 +1,41 @@
-"""How long does a render take, and how far is that from what the memory allows?  `python -m fitdiff.renderer.bench`
+"""How long does a render take, beside other renderers and the memory's speed?  `python -m fitdiff.renderer.bench`
+
+All renderers that are installed take turns, one call each, over and over: what else runs on the machine slows all of
+them alike. The fastest call says what the program needs (others can only add to it), the median how busy the machine
+was.
 
 The bound is the traffic of one forward and backward pass that nobody can avoid: read the maps and vertices, write the
-image, and the same again for their gradients, at the machine's measured copy bandwidth. The measured time is many times
-that, as every elementary operation passes over the pixel lists once; the ratio says how much fusing could win at most.
+image, and the same again for their gradients, at the machine's measured copy bandwidth. The share of it that is reached
+says how much a perfect fusion of all steps could still win.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import itertools
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fitdiff import geometry
+from fitdiff.renderer.auto import AutomaticRenderer
+from fitdiff.renderer.compiled import plain_torch
+from fitdiff.renderer.kaolin_renderer import KaolinRenderer
+from fitdiff.renderer.rivals import Scene, Tasks, rivals
 from fitdiff.renderer.torch_renderer import TorchRenderer
-from fitdiff.types import Camera, FaceMaps, Lighting, Topology
+from fitdiff.renderer.visibility import rasterize_torch, visible_triangles
+from fitdiff.renderer.warp_renderer import WarpRenderer
+from fitdiff.types import Camera, FaceMaps, Lighting, Rendering, Topology
 
-CASES = ((1, 64, 128), (1, 256, 224), (1, 512, 224), (1, 512, 512), (8, 64, 128), (8, 256, 224))
-"""(batch, side of the maps, side of the image)."""
+TASKS = ("visibility", "forward", "backward")
+COLUMNS = ("renderer", "visibility", "forward", "+ backward", "MB", "bandwidth")
 
 
 def ellipsoid(n_side: int, radii: tuple[float, float, float] = (75.0, 100.0, 90.0)) -> tuple[Tensor, Topology]:
@@ -42,7 +57,7 @@ def ellipsoid(n_side: int, radii: tuple[float, float, float] = (75.0, 100.0, 90.
     return vertices.float(), Topology(faces, uv.float(), landmarks, torch.tensor([[1.0, 0.0, 0.0]]).expand(68, -1))
 
 
-def scene(vertices_V3: Tensor, batch: int, resolution: int) -> tuple[Tensor, FaceMaps, Camera, Lighting]:
+def scene(vertices_V3: Tensor, batch: int, resolution: int) -> Scene:
     """A face-sized object 60 cm away that fills most of the image, two lights, random maps; all with gradient."""
     maps = FaceMaps.from_tensor(0.3 * torch.randn(batch, 9, resolution, resolution)).map(_leaf)
     camera = Camera(
@@ -59,16 +74,120 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_()
 
 
-def seconds(function: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Fastest of several calls, after a warm-up call: other programs can only add to it."""
-    times = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        function()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+class PlainTorchRenderer(TorchRenderer):
+    """`renderer=torch` without compiled loops: what runs on a device that has none."""
+
+    def forward(self, *arguments, **options) -> Rendering:  # type: ignore[no-untyped-def]
+        with plain_torch():
+            return super().forward(*arguments, **options)
+
+    def visibility(self, vertices_BV3: Tensor, camera: Camera, size: int) -> Tensor:
+        return visible_triangles(vertices_BV3, camera, self.faces, size, rasterize=rasterize_torch)
+
+
+OURS = {
+    "torch, no loops": PlainTorchRenderer,
+    "torch": TorchRenderer,
+    "warp": WarpRenderer,
+    "kaolin": KaolinRenderer,
+    "auto": AutomaticRenderer,
+}
+
+
+def main() -> None:
+    """Print one table for each case."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--side", type=int, default=100, help="the mesh has side * side vertices")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="faces at once")
+    parser.add_argument("--maps", type=int, nargs="+", default=[512], help="side of the maps in texels")
+    parser.add_argument("--size", type=int, nargs="+", default=[224, 512], help="side of the image in pixels")
+    parser.add_argument("--repeats", type=int, default=9)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cases = list(itertools.product(arguments.batch, arguments.maps, arguments.size))
+    for result in tables(torch.device(arguments.device), cases, arguments.side, arguments.repeats):
+        Console().print(result)
+
+
+def tables(device: torch.device, cases: Sequence[tuple[int, int, int]], side: int, repeats: int) -> Iterator[Table]:
+    """One table for each (batch, side of the maps, side of the image): a row for each renderer that works here."""
+    bandwidth = copy_bandwidth(device)
+    machine = f"{device.type}, {torch.get_num_threads()} threads, copies {bandwidth / 1e9:.1f} GB/s"
+    vertices, topology = ellipsoid(side)
+    for batch, resolution, size in cases:
+        torch.manual_seed(0)
+        inputs = tuple(x.to(device) for x in scene(vertices, batch, resolution))
+        contenders = ours(inputs, topology, size, device) | rivals(inputs, topology, size)
+        times = take_turns(contenders, repeats, device)
+        covered = TorchRenderer(topology).to(device)(*inputs, size).mask.mean().item()
+        bound = bound_bytes(batch, resolution, size, len(vertices)) / bandwidth
+        title = f"batch {batch}, maps {resolution}², image {size}² ({covered:.0%} covered), {len(vertices)} vertices"
+        caption = (
+            f"ms per image, fastest / median of {repeats}; {machine}; bound {bound / batch * 1e3:.2f} ms per image"
+        )
+        result = Table(title=title, caption=caption)
+        for column in COLUMNS:
+            result.add_column(column, justify="left" if column == "renderer" else "right", no_wrap=True)
+        for name, tasks in contenders.items():
+            result.add_row(name, *cells(times[name], batch, bound, peak_memory(list(tasks.values())[-1], device)))
+        yield result
+
+
+def ours(inputs: Scene, topology: Topology, size: int, device: torch.device) -> dict[str, Tasks]:
+    """The tasks of our own backends that work on the device."""
+    return {
+        name: tasks(kind(topology).to(device), inputs, size)
+        for name, kind in OURS.items()
+        if kind is not KaolinRenderer or _kaolin_works(topology, device)
+    }
+
+
+def _kaolin_works(topology: Topology, device: torch.device) -> bool:
+    try:
+        KaolinRenderer(topology)
+    except ImportError:
+        return False
+    return device.type == "cuda"
+
+
+def tasks(renderer: TorchRenderer, inputs: Scene, size: int) -> Tasks:
+    """What to time of one of ours; `backward` is forward and backward, to fresh gradients of all inputs."""
+    posed = geometry.to_camera_space(inputs[0], inputs[2]).detach()
+    leaves: list[Tensor] = []
+    for record in inputs:
+        leaves += [record] if isinstance(record, Tensor) else [x for x in vars(record).values() if x is not None]
+
+    def backward() -> object:
+        rendering = renderer(*inputs, size)
+        return torch.autograd.grad(rendering.image.square().mean() + rendering.landmarks.square().mean(), leaves)
+
+    return {
+        "visibility": lambda: renderer.visibility(posed, inputs[2], size),
+        "forward": lambda: renderer(*inputs, size),
+        "backward": backward,
+    }
+
+
+def take_turns(contenders: dict[str, Tasks], repeats: int, device: torch.device) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each task of each contender: one call each in turn, after a round that does not count."""
+    times = {name: {task: [] for task in tasks} for name, tasks in contenders.items()}
+    for turn in range(repeats + 1):
+        for name, tasks in contenders.items():
+            for task, function in tasks.items():
+                elapsed = _time(function, device)
+                if turn:
+                    times[name][task].append(elapsed)
+    return times
+
+
+def _time(function: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    function()
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:
@@ -76,69 +195,49 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def cells(times: dict[str, list[float]], batch: int, bound: float, peak: float | None) -> list[str]:
+    """Columns of one row: what a renderer cannot do, or a platform cannot tell, stays empty."""
+    shown = [
+        f"{min(times[task]) / batch * 1e3:.1f} / {statistics.median(times[task]) / batch * 1e3:.1f}"
+        if task in times
+        else ""
+        for task in TASKS
+    ]
+    fraction = f"{bound / min(times['backward']):.1%}" if "backward" in times else ""
+    return [*shown, "" if peak is None else f"{peak / 1e6:.0f}", fraction]
+
+
+def bound_bytes(batch: int, resolution: int, size: int, n_vertices: int) -> int:
+    """Least traffic of a forward and backward pass: nine map channels, vertices and image, each with its gradient."""
+    return 2 * 4 * batch * (9 * resolution**2 + 3 * n_vertices + 3 * size**2)
+
+
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second of a large copy, reading and writing both counted."""
+    """Bytes per second of a large copy, reading and writing both counted (as in STREAM); the fastest of ten."""
     source = torch.zeros(1 << 26, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / seconds(lambda: target.copy_(source), 5, device)
+    return 2 * source.nbytes / min(_time(lambda: target.copy_(source), device) for _ in range(10))
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--side", type=int, default=100, help="the mesh has side * side vertices")
-    parser.add_argument("--repeats", type=int, default=7)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    Console().print(table(torch.device(arguments.device), arguments.side, arguments.repeats))
+def peak_memory(function: Callable[[], object], device: torch.device) -> float | None:
+    """Bytes by which a call's peak exceeds what was in use before: allocated on CUDA, resident on Linux, else None."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later would hide the next call's need
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _resident("VmRSS")
+    function()
+    return _resident("VmHWM") - before
 
 
-def table(device: torch.device, side: int, repeats: int) -> Table:
-    """Measure all cases on a device."""
-    vertices, topology = ellipsoid(side)
-    renderer = TorchRenderer(topology).to(device)
-    bandwidth = copy_bandwidth(device)
-    machine = f"{device.type}, {torch.get_num_threads()} threads, copies {bandwidth / 1e9:.1f} GB/s"
-    title = f"{len(vertices)} vertices, {machine}; times in ms"
-    result = Table(title=title)
-    for column in ("batch", "maps", "image", "covered", "visibility", "forward", "+ backward", "bound", "ratio"):
-        result.add_column(column, justify="right")
-    for case in CASES:
-        result.add_row(*measure(renderer, vertices, *case, repeats, device, bandwidth))
-    return result
-
-
-def measure(
-    renderer: TorchRenderer,
-    vertices_V3: Tensor,
-    batch: int,
-    resolution: int,
-    size: int,
-    repeats: int,
-    device: torch.device,
-    bandwidth: float,
-) -> list[str]:
-    """One row of the table."""
-    inputs = tuple(x.to(device) for x in scene(vertices_V3, batch, resolution))
-    posed = inputs[0].detach() + inputs[2].translation.detach()[:, None]
-
-    def forward_backward() -> None:
-        rendering = renderer(*inputs, size)
-        (rendering.image.square().mean() + rendering.landmarks.square().mean()).backward()
-
-    covered = renderer(*inputs, size).mask.mean().item()
-    times = [
-        seconds(lambda: renderer.visibility(posed, inputs[2], size), repeats, device),
-        seconds(lambda: renderer(*inputs, size), repeats, device),
-        seconds(forward_backward, repeats, device),
-    ]
-    floats = 9 * batch * resolution**2 + inputs[0].numel() + 3 * batch * size**2
-    bound = 2 * 4 * floats / bandwidth
-    cells = [f"{t * 1e3:.1f}" for t in (*times, bound)]
-    return [str(batch), str(resolution), str(size), f"{covered:.0%}", *cells, f"{times[-1] / bound:.0f}"]
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ one place, and sums run in one order, so that results do not depend on the numbe
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,10 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_plain = False
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Within it, no compiled loop serves: for comparisons. It holds for the whole process, not for one thread."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
 
 def serves(*tensors: Tensor) -> bool:
     """Are these tensors what compiled loops take: float32 on the CPU?"""
-    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return not _plain and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:

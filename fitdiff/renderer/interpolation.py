@@ -127,21 +127,23 @@ class _CompiledInterpolation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, attributes_BVC, optics_B3, faces_F3, fragments):  # type: ignore[no-untyped-def]
-        ctx.mesh = arrays(attributes_BVC, optics_B3, faces_F3)
+        ctx.save_for_backward(attributes_BVC, optics_B3, faces_F3)
+        mesh = arrays(attributes_BVC, optics_B3, faces_F3)
         ctx.lists = arrays(fragments.pixel, fragments.triangle, fragments.first_of_image())
         ctx.size = fragments.size
         values = attributes_BVC.new_empty(attributes_BVC.shape[-1], len(fragments.pixel))
         unused = arrays(attributes_BVC.new_empty(0, 0, 0), optics_B3.new_empty(0, 0))
-        for_each_image(_interpolate, len(optics_B3), *ctx.mesh, *ctx.lists, ctx.size, values.numpy(), False, *unused)
+        for_each_image(_interpolate, len(optics_B3), *mesh, *ctx.lists, ctx.size, values.numpy(), False, *unused)
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient_CP):  # type: ignore[no-untyped-def]
-        to_attributes, to_optics = (torch.zeros(array.shape) for array in ctx.mesh[:2])
+        mesh = arrays(*ctx.saved_tensors)
+        to_attributes, to_optics = (torch.zeros(array.shape) for array in mesh[:2])
         outputs = to_attributes.numpy(), to_optics.numpy()
         gradient = arrays(gradient_CP)
-        for_each_image(_interpolate, len(to_optics), *ctx.mesh, *ctx.lists, ctx.size, *gradient, True, *outputs)
+        for_each_image(_interpolate, len(to_optics), *mesh, *ctx.lists, ctx.size, *gradient, True, *outputs)
         return to_attributes, to_optics, None, None
 
 

@@ -81,18 +81,21 @@ class LookUp(torch.autograd.Function):
     def forward(ctx, texture_TCRR, uv_2P, counts):  # type: ignore[no-untyped-def]
         # Pixels that share a map are one run: threads of several images would add to one gradient.
         runs = counts if len(texture_TCRR) > 1 else (sum(counts),)
-        ctx.inputs = *arrays(texture_TCRR, uv_2P), np.cumsum([0, *runs])
+        ctx.first = np.cumsum([0, *runs])
+        ctx.save_for_backward(texture_TCRR, uv_2P)
+        inputs = *arrays(texture_TCRR, uv_2P), ctx.first
         values = texture_TCRR.new_empty(texture_TCRR.shape[1], uv_2P.shape[1])
         unused = np.empty((0, 0, 0, 0), np.float32), np.empty((0, 0), np.float32)
-        for_each_image(_look_up, len(texture_TCRR), *ctx.inputs, values.numpy(), False, *unused)
+        for_each_image(_look_up, len(texture_TCRR), *inputs, values.numpy(), False, *unused)
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient_CP):  # type: ignore[no-untyped-def]
-        to_texture, to_uv = torch.zeros(ctx.inputs[0].shape), torch.empty(ctx.inputs[1].shape)
+        texture, uv = arrays(*ctx.saved_tensors)
+        to_texture, to_uv = torch.zeros(texture.shape), torch.empty(uv.shape)
         outputs = arrays(gradient_CP)[0], True, to_texture.numpy(), to_uv.numpy()
-        for_each_image(_look_up, len(to_texture), *ctx.inputs, *outputs)
+        for_each_image(_look_up, len(to_texture), texture, uv, ctx.first, *outputs)
         return to_texture, to_uv, None
 
 
@@ -106,7 +109,8 @@ def _look_up(image, texture, uv, first, values, backward, to_texture, to_uv):  #
     rows, columns = texture.shape[2], texture.shape[3]
     width, height = np.float32(columns), np.float32(rows)
     for p in range(first[image], first[image + 1]):
-        # Texels' centres are at the halves; outside of the outermost ones the map goes on unchanged. NaN counts as 0: an index must be one.
+        # Texels' centres are at the halves; outside of the outermost ones the map goes on unchanged.
+        # NaN counts as 0, for an index must be one.
         x, y = uv[0, p] * width - half, uv[1, p] * height - half
         inside_x, inside_y = x > zero and x < width - one, y > zero and y < height - one
         x = min(x, width - one) if x > zero else zero

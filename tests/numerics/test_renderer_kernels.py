@@ -130,3 +130,11 @@ def test_each_image_is_visited_once_whatever_the_threads(threads):
 def test_a_failing_kernel_is_heard():
     with pytest.raises(ZeroDivisionError):
         for_each_image(lambda image: 1 // image, 1)
+
+
+def test_inputs_that_changed_before_the_gradient_are_noticed():
+    maps, uv = torch.randn(1, 2, 5, 5), torch.rand(2, 7).requires_grad_()
+    values = LookUp.apply(maps, uv, (7,))
+    maps.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        values.sum().backward()

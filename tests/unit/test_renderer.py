@@ -11,7 +11,8 @@ import torch
 from fitdiff import registry
 from fitdiff.renderer import KaolinRenderer, TorchRenderer, WarpRenderer, visibility
 from fitdiff.renderer.auto import fastest
-from fitdiff.renderer.bench import ellipsoid, scene, table
+from fitdiff.renderer.bench import ellipsoid, peak_memory, scene, tables, tasks
+from fitdiff.renderer.rivals import embree_tasks
 from fitdiff.types import Renderer
 
 VERTICES, TOPOLOGY = ellipsoid(12)
@@ -133,10 +134,26 @@ def test_kaolin_renders_what_torch_renders(monkeypatch):
     assert torch.allclose(rendering.image, expected.image, atol=1e-5)
 
 
-def test_benchmark_fills_its_table(monkeypatch):
-    monkeypatch.setattr("fitdiff.renderer.bench.CASES", ((1, 8, 16), (2, 8, 16)))
+def test_benchmark_fills_its_tables(monkeypatch):
     monkeypatch.setattr("fitdiff.renderer.bench.copy_bandwidth", lambda device: 1e9)
-    assert table(torch.device("cpu"), 8, 1).row_count == 2
+    for result in tables(torch.device("cpu"), [(1, 8, 16), (2, 8, 16)], 8, 2):
+        columns = {column.header: list(column.cells) for column in result.columns}
+        assert {"torch, no loops", "torch", "warp", "auto"} <= set(columns["renderer"])
+        assert all("/" in cell for cell in columns["+ backward"][:4])
+        assert all("/" in cell for cell in columns["visibility"])
+
+
+def test_peak_memory_is_that_of_the_call():
+    peak = peak_memory(lambda: torch.zeros(50_000_000).sum(), torch.device("cpu"))
+    assert peak is None or 190e6 < peak < 260e6
+
+
+def test_rivals_see_the_same_triangles():
+    pytest.importorskip("embreex")
+    scene_, size = inputs(), 24
+    seen = tasks(TorchRenderer(TOPOLOGY), scene_, size)["visibility"]()
+    for mine, theirs in zip(seen, embree_tasks(scene_, TOPOLOGY, size)["visibility"](), strict=True):
+        assert (mine.flatten().numpy() == theirs).mean() > 0.99
 
 
 @pytest.mark.gpu
