@@ -120,13 +120,15 @@ def _flatten_part(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     flat = np.stack([x, y], 1) * (angle / np.maximum(np.hypot(x, y), 1e-9))[:, None]
     kept = _in_front(faces, angle, y / np.maximum(np.hypot(x, y), 1e-9))
     ids, local = np.unique(faces[kept], return_inverse=True)
-    closed, holes = _close_holes(flat[ids], local.reshape(-1, 3))
+    # Stretched before it is repaired: bent afterwards, slivers could flip again.
+    flat = stretch(flat[ids])
+    closed, holes = _close_holes(flat, local.reshape(-1, 3))
     solid = np.concatenate([points[ids], _hole_centres(points[ids], holes)])
-    relaxed = unfold(np.concatenate([flat[ids], _hole_centres(flat[ids], holes)]), solid, closed)
+    relaxed = unfold(np.concatenate([flat, _hole_centres(flat, holes)]), solid, closed)
     if (signed_areas(relaxed, closed) <= 0).any():
         relaxed = _on_disc(solid, closed)
     uv = np.full((len(points), 2), 0.5)
-    mine = stretch(relaxed[: len(ids)]) * [1, -1]
+    mine = relaxed[: len(ids)] * [1, -1]
     uv[ids] = (mine - mine.min(0)) / np.ptp(mine, axis=0) * (1 - 2 * MARGIN) + MARGIN
     return uv, kept
 

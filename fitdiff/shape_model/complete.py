@@ -19,7 +19,7 @@ from fitdiff.shape_model.face_basis import REGION, FaceBasis, ModelFileError
 from fitdiff.shape_model.unwrap import signed_areas
 from fitdiff.storage import cache_folder, write_tensors
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key: raise it with every change of what is computed."""
 
 LANDMARK_CENTROID_MM = (0.0, -13.0, 12.5)
