@@ -73,7 +73,7 @@ class TorchRenderer(nn.Module):
         texture_filter: what keeps maps from aliasing where they have more texels than the image has pixels (see
             `texture`). `map`: halve the whole map while it is at least twice as large as the image. `mipmap`: filter
             each pixel by its own footprint; half of the error or less for half as much time again (measured in
-            `tests/numerics/test_renderer_texture.py`). `none`: for close-ups, where the face is larger than the image.
+            `experiments/rendering`). `none`: for close-ups, where the face is larger than the image.
         anisotropy: look-ups along the longer side of a footprint, with `mipmap` only.
         cull_back_faces: on by default, since a face is an open mask: a photo never shows its inside, whose normals
             would point away from the camera.
