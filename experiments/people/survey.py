@@ -1,8 +1,8 @@
-"""What is measured on each synthetic person: embeddings of four kinds of portrait, detections, tone, maps in brief.
+"""What is measured on each synthetic person: embeddings of five kinds of portrait, detections, tone, maps in brief.
 
-Portraits are of four kinds, all in the same scenes: `stored` as training sees them, augmentation included; `clean`
-without augmentation on a plain ground; `texture` and `shape` likewise, with the mean shape or the mean skin in place of
-the person's own.
+Portraits are of five kinds: `stored` as training sees them, augmentation included; `clean` in the same scenes without
+augmentation on a plain ground; `plain` on such a ground in the easy scenes of `PLAIN`; `texture` and `shape` like plain
+ones, with the mean shape or the mean skin in place of the person's own.
 
 Legend of shape suffixes: N people · V portraits of each · R map side · S image side · P cells of the maps in brief.
 """
@@ -28,6 +28,9 @@ from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.colour import LUMINANCE, srgb_to_linear
 from fitdiff.data.atlas import UvAtlas
 from fitdiff.data.people.maker import PeopleMaker
+from fitdiff.data.people.options import Portraits
+from fitdiff.data.people.scenes import sample_scenes
+from fitdiff.data.people.views import Views
 from fitdiff.data.shards import dequantise, quantise
 from fitdiff.evaluation.skin_tone import lab_of_albedo
 from fitdiff.geometry import rotation_matrix
@@ -35,7 +38,13 @@ from fitdiff.registry import build, config_of
 from fitdiff.shape_model.anny_population import sample_population
 from fitdiff.types import SCENE_KEYS, FaceMaps, Scene
 
-PORTRAITS = ("stored", "clean", "texture", "shape")
+PORTRAITS = ("stored", "clean", "plain", "texture", "shape")
+PLAIN = Portraits(
+    yaw=12.0, wide=0.0, widest=30.0, pitch=5.0, roll=4.0, expressive=0.0,
+    near_lamps=0.0, surroundings=0.0, tint=15.0, exposure=0.1,
+)  # fmt: skip
+"""Neutral faces turned by at most 30 degrees, under two or three distant lamps: what people look like, not what can
+happen to a photo."""
 CHUNK = 10
 """People a job."""
 MEAN_OF = 48
@@ -105,36 +114,40 @@ class Surveyor:
             "found_stored": self.found(people["image"], people["landmarks"]),
             **({"occluded": people["occluded"]} if "occluded" in people else {}),
         }
-        return measured | (self.controls(people) if controls else {})
+        return measured | (self.controls(people, indices) if controls else {})
 
-    def controls(self, people: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the clean portraits, and those of one part, measure."""
+    def controls(self, people: dict[str, Tensor], indices: range) -> dict[str, Tensor]:
+        """What the clean and plain portraits, and those of one part, measure."""
         own_shape, own_maps = people["identity"], people["maps"]
+        n, views = people["image"].shape[:2]
+        stored = Scene.from_tensors({key: people[key].flatten(0, 1) for key in SCENE_KEYS})
+        drawn = Views.of(self.maker.seed, indices, views, self.maker.device)
+        plain = sample_scenes(drawn, PLAIN, self.maker.shape_model.expression_names)
         kinds = {
-            "clean": (own_shape, own_maps),
-            "texture": (torch.zeros_like(own_shape), own_maps),
-            "shape": (own_shape, self.mean_maps.expand_as(own_maps)),
+            "clean": (own_shape, own_maps, stored),
+            "plain": (own_shape, own_maps, plain),
+            "texture": (torch.zeros_like(own_shape), own_maps, plain),
+            "shape": (own_shape, self.mean_maps.expand_as(own_maps), plain),
         }
         measured = {}
-        for kind, (shape, maps) in kinds.items():
-            image, mask, landmarks, embedding = self.portraits(shape, maps, people)
+        for kind, (shape, maps, scene) in kinds.items():
+            parts = self.portraits(shape, maps, scene)
+            image, mask, landmarks, embedding = (x.unflatten(0, (n, views)) for x in parts)
             measured[f"embedding_{kind}"] = embedding
             if kind == "clean":
                 measured["found_clean"] = self.found((image * 255).round().to(torch.uint8), landmarks)
                 measured |= dict(zip(("exposure", "contrast"), light_of(image, mask, landmarks), strict=True))
         return measured
 
-    def portraits(self, shape_NK: Tensor, maps_N9RR: Tensor, people: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Clean portraits in people's scenes: image, mask, landmarks and embedding, each (N, V, ...)."""
-        n, views = people["image"].shape[:2]
-        scene = Scene.from_tensors({key: people[key].flatten(0, 1) for key in SCENE_KEYS if key in people})
+    def portraits(self, shape_NK: Tensor, maps_N9RR: Tensor, scene: Scene) -> tuple[Tensor, ...]:
+        """Portraits without augmentation in scenes of batch N V: image, mask, landmarks and embedding."""
+        views = len(scene.expression) // len(shape_NK)
         vertices = self.maker.shape_model(shape_NK.repeat_interleave(views, 0), scene.expression)
         maps = FaceMaps.from_tensor(dequantise(maps_N9RR)).map(lambda x: x.repeat_interleave(views, 0))
         shown = self.maker.renderer(vertices, maps, scene.camera, scene.lighting, self.maker.portrait_size)
         image = torch.where(shown.mask > 0, shown.image, GROUND)
         crops = crop(image, crop_transform(self.maker.identity, shown.landmarks), self.maker.identity.size)
-        embedding = self.maker.identity(crops).embedding
-        return tuple(x.unflatten(0, (n, views)) for x in (image, shown.mask, shown.landmarks, embedding))
+        return image, shown.mask, shown.landmarks, self.maker.identity(crops).embedding
 
     @cached_property
     def mean_maps(self) -> Tensor:

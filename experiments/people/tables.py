@@ -9,9 +9,10 @@ from experiments.report import markdown_table
 
 KINDS = {
     "stored": "as stored (augmented)",
-    "clean": "clean",
-    "texture": "texture only (mean shape)",
-    "shape": "shape only (mean skin)",
+    "clean": "clean, same scenes",
+    "plain": "plain: neutral, distant lamps",
+    "texture": "plain, texture only (mean shape)",
+    "shape": "plain, shape only (mean skin)",
 }
 STATISTICS = {
     "auc": ("AUC", ".4f"),

@@ -28,7 +28,7 @@ from fitdiff.shape_model.regions import name_regions
 from fitdiff.shape_model.surface import mirror_mean
 from fitdiff.shape_model.unwrap import mean_value_weights, relax, unwrap
 
-VERSION = 13
+VERSION = 14
 """Part of the cached file's name: raise it with every change of what is built."""
 
 UNWRAP_CENTRE = (0.0, -15.0, -70.0)

@@ -59,10 +59,10 @@ STREAM = 1000
 GRID_REACH, GRID_SIZE = 6.5, 2048
 """Normal numbers between which the distributions are tabulated, and how finely."""
 
-LOCAL_STD = 0.27
+LOCAL_STD = 0.36
 ASYMMETRY_STD = 0.12
 SIDE_STD = 0.07
-LOCAL_MAX_STD_MM = 1.8
+LOCAL_MAX_STD_MM = 2.4
 """A local change moves no vertex by more than this at one standard deviation (`forehead-nubian` would move 9 mm)."""
 
 

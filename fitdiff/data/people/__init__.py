@@ -14,7 +14,7 @@ from fitdiff.data.workers import make_shards
 from fitdiff.registry import register
 from fitdiff.storage import cache_folder
 
-VERSION = 2
+VERSION = 3
 """Raise when the same parameters make other people: the cache is keyed by it."""
 
 HELD_OUT_OFFSET = 1_000_000_000

@@ -11,35 +11,36 @@ from fitdiff.data.people.options import Portraits
 from fitdiff.data.people.views import Views
 
 ACTIONS: dict[str, tuple[float, dict[str, float]]] = {
-    "smile": (0.30, {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeSquint*": 0.25, "mouthDimple*": 0.3}),
-    "laugh": (0.12, {"mouthSmile*": 1.0, "mouthUpperUp*": 0.35, "mouthLowerDown*": 0.3, "jawOpen": 0.4,
+    "smile": (0.22, {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeSquint*": 0.25, "mouthDimple*": 0.3}),
+    "laugh": (0.07, {"mouthSmile*": 1.0, "mouthUpperUp*": 0.35, "mouthLowerDown*": 0.3, "jawOpen": 0.4,
                      "cheekSquint*": 0.8, "eyeSquint*": 0.5}),
-    "talk": (0.15, {"jawOpen": 0.45, "mouthLowerDown*": 0.3, "mouthFunnel": 0.3}),
-    "surprise": (0.07, {"browInnerUp": 0.9, "browOuterUp*": 0.9, "eyeWide*": 0.8, "jawOpen": 0.5}),
-    "brow_raise": (0.12, {"browInnerUp": 0.7, "browOuterUp*": 0.8}),
-    "frown": (0.12, {"browDown*": 0.9, "eyeSquint*": 0.3, "mouthPress*": 0.3}),
-    "sad": (0.06, {"browInnerUp": 0.8, "mouthFrown*": 0.8, "mouthShrugLower": 0.5}),
-    "disgust": (0.05, {"noseSneer*": 0.9, "mouthUpperUp*": 0.5, "browDown*": 0.4}),
-    "pucker": (0.06, {"mouthPucker": 0.8, "mouthFunnel": 0.2}),
-    "press": (0.08, {"mouthPress*": 0.7, "mouthRollLower": 0.4, "mouthRollUpper": 0.4}),
-    "blink": (0.06, {"eyeBlink*": 1.0}),
-    "sleepy": (0.08, {"eyeBlink*": 0.35}),
-    "squint": (0.10, {"eyeSquint*": 0.8, "cheekSquint*": 0.4}),
-    "left": (0.05, {"mouthLeft": 0.7, "jawLeft": 0.3}),
-    "right": (0.05, {"mouthRight": 0.7, "jawRight": 0.3}),
-    "puff": (0.03, {"cheekPuff": 0.8}),
-    "stretch": (0.03, {"mouthStretch*": 0.8}),
-    "half_smile_left": (0.04, {"mouthSmileLeft": 0.7, "mouthDimpleLeft": 0.4}),
-    "half_smile_right": (0.04, {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4}),
-    "wink_left": (0.02, {"eyeBlinkLeft": 1.0, "cheekSquintLeft": 0.5}),
-    "wink_right": (0.02, {"eyeBlinkRight": 1.0, "cheekSquintRight": 0.5}),
+    "talk": (0.09, {"jawOpen": 0.45, "mouthLowerDown*": 0.3, "mouthFunnel": 0.3}),
+    "surprise": (0.03, {"browInnerUp": 0.9, "browOuterUp*": 0.9, "eyeWide*": 0.8, "jawOpen": 0.5}),
+    "brow_raise": (0.06, {"browInnerUp": 0.7, "browOuterUp*": 0.8}),
+    "frown": (0.06, {"browDown*": 0.9, "eyeSquint*": 0.3, "mouthPress*": 0.3}),
+    "sad": (0.03, {"browInnerUp": 0.8, "mouthFrown*": 0.8, "mouthShrugLower": 0.5}),
+    "disgust": (0.02, {"noseSneer*": 0.9, "mouthUpperUp*": 0.5, "browDown*": 0.4}),
+    "pucker": (0.03, {"mouthPucker": 0.8, "mouthFunnel": 0.2}),
+    "press": (0.05, {"mouthPress*": 0.7, "mouthRollLower": 0.4, "mouthRollUpper": 0.4}),
+    "blink": (0.03, {"eyeBlink*": 1.0}),
+    "sleepy": (0.05, {"eyeBlink*": 0.35}),
+    "squint": (0.06, {"eyeSquint*": 0.8, "cheekSquint*": 0.4}),
+    "left": (0.02, {"mouthLeft": 0.7, "jawLeft": 0.3}),
+    "right": (0.02, {"mouthRight": 0.7, "jawRight": 0.3}),
+    "puff": (0.015, {"cheekPuff": 0.8}),
+    "stretch": (0.015, {"mouthStretch*": 0.8}),
+    "half_smile_left": (0.03, {"mouthSmileLeft": 0.7, "mouthDimpleLeft": 0.4}),
+    "half_smile_right": (0.03, {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4}),
+    "wink_left": (0.01, {"eyeBlinkLeft": 1.0, "cheekSquintLeft": 0.5}),
+    "wink_right": (0.01, {"eyeBlinkRight": 1.0, "cheekSquintRight": 0.5}),
 }  # fmt: skip
-"""Name -> probability, and the weights at full strength; `*` stands for both sides."""
+"""Name -> probability, and the weights at full strength; `*` stands for both sides. About one acts at a time: faces that
+do several things at once are rare in photos, and hard to recognise."""
 
 FULL_GAZE = 0.5
 """Radians that the eyes turn at weight 1 of `eyeLook*`, about."""
 
-FIDGET = 0.06
+FIDGET = 0.04
 """Probability of each single weight besides: so that no weight is known from the others."""
 
 
@@ -52,11 +53,11 @@ def sample_expressions(views: Views, options: Portraits, names: Sequence[str], y
     """
     draws = views.draws("expression")
     expressive = draws.chance(options.expressive)
-    strengths = torch.stack([draws.chance(p) * draws.uniform(0.25, 1.0) for p, _ in ACTIONS.values()], 1)
+    strengths = torch.stack([draws.chance(p) * draws.uniform(0.2, 0.9) for p, _ in ACTIONS.values()], 1)
     # Not a matrix product: its rounding would depend on the number of rows.
     weights = (strengths[..., None] * _table(names).to(strengths)).sum(1)
     weights = weights * torch.exp(0.15 * views.normals("muscles", (len(names),)))
-    fidget = torch.stack([draws.chance(FIDGET) * draws.uniform(0.0, 0.5) for _ in names], 1)
+    fidget = torch.stack([draws.chance(FIDGET) * draws.uniform(0.0, 0.4) for _ in names], 1)
     weights = weights + fidget * _without_eyes(names).to(fidget)
     gaze = torch.stack([draws.normal(std=0.15), draws.normal(std=0.08)], 1)
     at_camera = draws.chance(0.5)[:, None] * yaw_pitch_N2 * gaze.new_tensor([-1.0, 1.0])

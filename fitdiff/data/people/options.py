@@ -29,7 +29,7 @@ class Portraits:
     yaw: float = 15.0
     pitch: float = 8.0
     roll: float = 5.0
-    wide: float = 0.15
+    wide: float = 0.1
     widest: float = 60.0
     narrowest_lens: float = 16.0
     widest_lens: float = 45.0
@@ -37,7 +37,7 @@ class Portraits:
     lamps: float = 0.4
     near_lamps: float = 0.2
     surroundings: float = 0.4
-    tint: float = 35.0
+    tint: float = 25.0
     exposure: float = 0.2
 
     def __post_init__(self) -> None:
