@@ -2,6 +2,7 @@
 
 import json
 
+from experiments.people.survey import PORTRAITS
 from tests.conftest import ROOT, run
 
 FEW = ["n=20", "controls=4", "views=2", "size=64", "portrait=96", "resamples=5", "publish=false"]
@@ -11,7 +12,7 @@ def test_the_command_measures_everything(tmp_path):
     readme = (ROOT / "experiments" / "people" / "README.md").read_text()
     done = run("-m", "experiments.people.measure", *FEW, f"out={tmp_path}")
     results = json.loads((tmp_path / "results.json").read_text())
-    for kind in ("stored", "clean", "texture", "shape"):
+    for kind in PORTRAITS:
         value, low, high = results["separation"][kind]["auc"]
         assert 0.5 < value <= 1
         assert low <= value <= high

@@ -34,8 +34,8 @@ ACTIONS: dict[str, tuple[float, dict[str, float]]] = {
     "wink_left": (0.01, {"eyeBlinkLeft": 1.0, "cheekSquintLeft": 0.5}),
     "wink_right": (0.01, {"eyeBlinkRight": 1.0, "cheekSquintRight": 0.5}),
 }  # fmt: skip
-"""Name -> probability, and the weights at full strength; `*` stands for both sides. About one acts at a time: faces that
-do several things at once are rare in photos, and hard to recognise."""
+"""Name -> probability, and the weights at full strength; `*` stands for both sides. About one acts at a time: faces
+that do several things at once are rare in photos, and hard to recognise."""
 
 FULL_GAZE = 0.5
 """Radians that the eyes turn at weight 1 of `eyeLook*`, about."""
