@@ -26,6 +26,14 @@ TINY = [
 """Overrides of a training run that takes seconds: everything real, nothing learned."""
 
 
+def write_exr(path: Path, channels: dict) -> None:
+    """Write arrays as an OpenEXR file: {"RGB": (H, W, 3)} or {"Y": (H, W)}."""
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, channels).write(str(path))
+
+
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run an entry point as a user does, from the repository's root."""
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)

@@ -16,14 +16,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as nnf
-from PIL import Image
 from torch import Tensor
 
 from fitdiff import geometry
 from fitdiff.colour import srgb_to_linear
+from fitdiff.images import read_image
 from fitdiff.renderer import lights
 from fitdiff.types import Lighting
 
@@ -102,78 +101,19 @@ def shrink(radiance_B3HW: Tensor, height: int) -> Tensor:
 def load_environment(path: str | os.PathLike[str]) -> Tensor:
     """Read a longitude-latitude image: (1, 3, H, 2H) float32 linear radiance, top row up.
 
-    Radiance `.hdr` and `.npy` (H, 2H, 3) hold linear radiance. Other images (`.png`, `.jpg`) are taken as sRGB, so that
-    white is 1 and lamps are cut off. OpenEXR is not read: convert it to `.hdr`.
+    Files of floating-point numbers (`.hdr`, `.exr`) hold linear radiance. Other images are taken as sRGB, so that white
+    is 1 and lamps are cut off.
 
     Raises:
-        ValueError: the file is of another kind or shape, or holds negative or infinite radiance.
+        ValueError: the file is not an image, has another shape, or holds negative or infinite radiance.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".exr":
-        raise ValueError(f"{path}: OpenEXR is not read here; save the map as Radiance .hdr (any HDR editor does)")
-    if suffix == ".hdr":
-        image = read_radiance_hdr(path.read_bytes(), str(path))
-    elif suffix == ".npy":
-        image = np.load(path, allow_pickle=False).astype(np.float32)
-    else:
-        with Image.open(path) as file:
-            image = np.asarray(file.convert("RGB"), np.float32) / 255
-    if image.ndim != 3 or image.shape[2] != 3 or image.shape[1] != 2 * image.shape[0]:
-        raise ValueError(f"{path}: got an image of {image.shape}; give a longitude-latitude map, (H, 2H, 3)")
-    if not (np.isfinite(image).all() and image.min() >= 0):
-        raise ValueError(f"{path}: radiance must be finite and not negative, got {image.min()} to {image.max()}")
-    radiance = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
-    return radiance if suffix in (".hdr", ".npy") else srgb_to_linear(radiance)
-
-
-def read_radiance_hdr(data: bytes, name: str = "file") -> np.ndarray:
-    """Decode a Radiance picture of the usual orientation (`-Y H +X W`), run-length encoded or not: (H, W, 3) float32.
-
-    The format: Ward, "Real Pixels", Graphics Gems II (1991), and the Radiance reference manual.
-
-    Raises:
-        ValueError: not such a picture, or cut short.
-    """
-    header, _, rest = data.partition(b"\n\n")
-    size, _, rest = rest.partition(b"\n")
-    words = size.split()
-    if not header.startswith(b"#?") or b"32-bit_rle_rgbe" not in header or words[::2] != [b"-Y", b"+X"]:
-        raise ValueError(f"{name}: not a Radiance RGBE picture of orientation -Y +X")
-    height, width = int(words[1]), int(words[3])
-    pixels, position = np.frombuffer(rest, np.uint8), 0
-    rows = np.empty((height, 4, width), np.uint8)
-    try:
-        for row in rows:
-            position = _read_scanline(pixels, position, row)
-    except (IndexError, ValueError) as error:
-        raise ValueError(f"{name}: the Radiance picture is damaged or cut short") from error
-    mantissa, exponent = rows[:, :3].astype(np.float32), rows[:, 3:].astype(np.int32)
-    # Half a step up, as Radiance itself reads: the mantissas were truncated.
-    linear = np.ldexp(mantissa + np.float32(0.5), exponent - 136) * (exponent > 0)
-    return np.ascontiguousarray(linear.transpose(0, 2, 1).astype(np.float32))
-
-
-def _read_scanline(pixels: np.ndarray, position: int, row_4W: np.ndarray) -> int:
-    """Fill one scanline and return where the next begins."""
-    width = row_4W.shape[1]
-    if not (8 <= width < 32768 and tuple(pixels[position : position + 2]) == (2, 2)):
-        row_4W[:] = pixels[position : position + 4 * width].reshape(width, 4).T
-        return position + 4 * width
-    position += 4
-    for channel in row_4W:
-        filled = 0
-        while filled < width:
-            count = int(pixels[position])
-            if count > 128:
-                count -= 128
-                channel[filled : filled + count] = pixels[position + 1]
-                position += 2
-            else:
-                channel[filled : filled + count] = pixels[position + 1 : position + 1 + count]
-                position += 1 + count
-            filled += count
-    return position
+    stored = read_image(Path(path))
+    image = stored.values.expand(3, -1, -1)
+    if image.shape[2] != 2 * image.shape[1]:
+        raise ValueError(f"{path}: got an image of {tuple(image.shape[1:])}; give a longitude-latitude map, (H, 2H)")
+    if image.min() < 0:
+        raise ValueError(f"{path}: radiance must not be negative, got {image.min():g}")
+    return (image if stored.floating else srgb_to_linear(image))[None].contiguous()
 
 
 def _texels(image_B3HW: Tensor) -> tuple[Tensor, Tensor]:

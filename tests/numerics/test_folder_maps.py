@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as nnf
 
 from fitdiff.colour import linear_to_srgb
-from fitdiff.data.folder.images import MapFile
 from fitdiff.data.folder.maps import (
     diffuse_albedo,
     resize_by_area,
@@ -16,6 +15,7 @@ from fitdiff.data.folder.maps import (
     to_tangent_space,
 )
 from fitdiff.data.folder.rules import Rules
+from fitdiff.images import StoredImage
 from fitdiff.renderer.shading import map_normals, uv_handedness, vertex_frames
 from fitdiff.types import Topology
 
@@ -44,7 +44,7 @@ def checkers(dark: float, bright: float) -> torch.Tensor:
 
 def test_diffuse_is_averaged_in_linear_light():
     """Half black, half white reflects half of the light: sRGB 188, not 128."""
-    grey = diffuse_albedo(MapFile(checkers(0, 1), False), Rules(), 4)
+    grey = diffuse_albedo(StoredImage(checkers(0, 1), False), Rules(), 4)
     torch.testing.assert_close(grey, torch.full((3, 4, 4), 0.5))
     assert (linear_to_srgb(grey) * 255).round().unique().tolist() == [188]
 
@@ -55,29 +55,33 @@ def test_colour_space_follows_the_file_or_the_rule():
     for floating, rule, expected in (
         (False, "auto", encoded), (True, "auto", linear), (True, "srgb", encoded), (False, "linear", linear),
     ):  # fmt: skip
-        got = diffuse_albedo(MapFile(values, floating), Rules(colour_space=rule), 4)
+        got = diffuse_albedo(StoredImage(values, floating), Rules(colour_space=rule), 4)
         torch.testing.assert_close(got, torch.full((3, 4, 4), expected))
 
 
 def test_specular_of_one_channel_and_another_scale():
     """F0 = 0.028, skin's, is 0.35 of our scale, whatever scale it was stored in."""
     for f0, stored in ((1.0, 0.028), (0.08, 0.35), (0.04, 0.7)):
-        got = specular_albedo(MapFile(torch.full((1, 4, 4), stored), True), Rules(specular_f0=f0), 2)
+        got = specular_albedo(StoredImage(torch.full((1, 4, 4), stored), True), Rules(specular_f0=f0), 2)
         torch.testing.assert_close(got, torch.full((3, 2, 2), 0.35))
-    assert specular_albedo(MapFile(torch.ones(1, 4, 4), True), Rules(specular_f0=1.0), 2).max() == 1
-    encoded = specular_albedo(MapFile(torch.full((1, 4, 4), 0.5), False), Rules(specular_space="srgb"), 2)
+    assert specular_albedo(StoredImage(torch.ones(1, 4, 4), True), Rules(specular_f0=1.0), 2).max() == 1
+    encoded = specular_albedo(StoredImage(torch.full((1, 4, 4), 0.5), False), Rules(specular_space="srgb"), 2)
     torch.testing.assert_close(encoded, torch.full((3, 2, 2), 0.21404114))
 
 
 def test_normals_are_decoded_flipped_and_normalised():
     normal = nnf.normalize(torch.tensor([0.3, 0.4, 0.8]), dim=0).view(3, 1, 1).expand(3, 8, 8)
-    for file in (MapFile(normal * 0.5 + 0.5, False), MapFile(normal.clone() * 0.5 + 0.5, True), MapFile(-normal, True)):
+    for file in (
+        StoredImage(normal * 0.5 + 0.5, False),
+        StoredImage(normal.clone() * 0.5 + 0.5, True),
+        StoredImage(-normal, True),
+    ):
         sign = -1 if (file.values < 0).any() else 1
         torch.testing.assert_close(stored_normals(file, Rules(), 4), sign * normal[:, :4, :4])
-    down = stored_normals(MapFile(normal * 0.5 + 0.5, False), Rules(normal_y="down"), 8)
+    down = stored_normals(StoredImage(normal * 0.5 + 0.5, False), Rules(normal_y="down"), 8)
     torch.testing.assert_close(down, normal * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1))
     tilted = torch.stack([checkers(-0.6, 0.6)[0], torch.zeros(8, 8), torch.full((8, 8), 0.8)])
-    flat = stored_normals(MapFile(tilted * 0.5 + 0.5, False), Rules(), 4)
+    flat = stored_normals(StoredImage(tilted * 0.5 + 0.5, False), Rules(), 4)
     torch.testing.assert_close(flat, torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, 4, 4), atol=1e-6, rtol=0)
 
 

@@ -19,6 +19,7 @@ from fitdiff.data.shards import dequantise
 from fitdiff.geometry import rotation_matrix
 from fitdiff.registry import build, config_of
 from fitdiff.types import SCENE_KEYS, FaceMaps, Scene
+from tests.conftest import write_exr
 
 
 @pytest.fixture
@@ -234,7 +235,7 @@ def test_a_posed_mesh_with_object_space_normals_is_the_same_person(toy, tmp_path
         np.savez(root / name / "mesh.npz", vertices=(vertices @ turn.T / 1000 + 0.5).numpy())
         (root / name / "normals.png").unlink()
         turned = torch.einsum("ij,jrc->rci", turn, world) * torch.tensor([1.0, -1.0, 1.0])
-        _write_exr(root / name / "normal.exr", turned.numpy())
+        write_exr(root / name / "normal.exr", {"RGB": np.ascontiguousarray(turned.numpy())})
     data = folder(toy, root, normal_space="object", normal_y="down")
     data.prepare()
     for name, person in everyone(data).items():
@@ -247,13 +248,6 @@ def _object_normals(toy: Parts, vertices, tangent_normals):
     axes = torch.eye(3)[:, :, None, None].expand(-1, -1, SIZE, SIZE)
     frame = torch.stack([to_tangent_space(axis, vertices, toy.shape_model.topology) for axis in axes])  # (axis, xyz)
     return torch.einsum("axrc,xrc->arc", frame, tangent_normals)
-
-
-def _write_exr(path, values) -> None:
-    import OpenEXR
-
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {"RGB": np.ascontiguousarray(values)}).write(str(path))
 
 
 def test_light_is_estimated_where_only_the_camera_is_known(toy, tmp_path):

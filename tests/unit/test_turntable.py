@@ -14,6 +14,7 @@ from fitdiff.geometry import project, to_camera_space
 from fitdiff.renderer import turntable as module
 from fitdiff.renderer.turntable import exposed, main, turning_cameras, turntable
 from fitdiff.types import FaceMaps, Topology
+from tests.conftest import write_exr
 
 
 def dome(n: int = 16) -> Avatar:
@@ -66,13 +67,13 @@ def test_surroundings_go_round_the_head(tmp_path):
     """A bright half of the world is ahead first and behind after half a loop, where no lamp helps."""
     world = np.full((16, 32, 3), 0.1, np.float32)
     world[:, 8:24] = 4.0
-    np.save(tmp_path / "world.npy", world)
-    radiance = exposed(str(tmp_path / "world.npy"), None)
+    write_exr(tmp_path / "world.exr", {"RGB": world})
+    radiance = exposed(str(tmp_path / "world.exr"), None)
     assert radiance.mean(1).max() / radiance.mean(1).min() == pytest.approx(40)
     lit = [frame[28:36, 28:36].mean() for frame in turntable(dome(), 4, 64, surroundings=radiance)]
     assert lit[0] > lit[1] > lit[2]
     assert lit[3] > lit[2]
-    torch.testing.assert_close(exposed(str(tmp_path / "world.npy"), 2.0).max(), torch.tensor(8.0))
+    torch.testing.assert_close(exposed(str(tmp_path / "world.exr"), 2.0).max(), torch.tensor(8.0))
 
 
 def test_gif_loops_with_faithful_colours(frames, tmp_path):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fitdiff.data.folder.images import SUFFIXES, probe
 from fitdiff.data.folder.scenes import CAMERA, read_scene
 from fitdiff.data.folder.shapes import NAMES, count_vertices, mesh_sizes, read_code
+from fitdiff.images import SUFFIXES, probe
 from fitdiff.registry import ComponentError
 
 MAPS = {"diffuse": ("diffuse",), "specular": ("specular",), "normals": ("normals", "normal")}

@@ -16,7 +16,6 @@ from fitdiff.alignment.camera import estimate_focal, estimate_pose_and_expressio
 from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.alignment.face import find_face, square_crop
 from fitdiff.alignment.photo import load_photo
-from fitdiff.data.folder.images import read_map
 from fitdiff.data.folder.layout import PersonFiles
 from fitdiff.data.folder.maps import diffuse_albedo, specular_albedo, stored_normals, to_tangent_space
 from fitdiff.data.folder.rules import Rules
@@ -24,6 +23,7 @@ from fitdiff.data.folder.scenes import CAMERA, pad_lamps, read_scene
 from fitdiff.data.folder.shapes import read_shape
 from fitdiff.data.shards import dequantise, quantise
 from fitdiff.geometry import project, to_camera_space
+from fitdiff.images import read_image
 from fitdiff.observe import LIGHTS, estimate_lighting
 from fitdiff.registry import build, config_of
 from fitdiff.types import SCENE_KEYS, Camera, FaceMaps, Scene
@@ -80,7 +80,7 @@ class FolderMaker:
 
     def _maps(self, person: PersonFiles, code: Tensor, rotation: Tensor) -> FaceMaps:
         size = self.resolution
-        files = {name: read_map(candidates[0]) for name, candidates in person.maps.items()}
+        files = {name: read_image(candidates[0]) for name, candidates in person.maps.items()}
         if len(files["normals"].values) != 3:
             raise ValueError(f"{person.maps['normals'][0]}: has one channel, normals need three; is it a height map?")
         normals = stored_normals(files["normals"], self.rules, size)

@@ -8,26 +8,26 @@ from torch import Tensor
 
 from fitdiff.colour import srgb_to_linear
 from fitdiff.data.atlas import rasterise_uv
-from fitdiff.data.folder.images import MapFile
 from fitdiff.data.folder.rules import Rules
+from fitdiff.images import StoredImage
 from fitdiff.renderer.shading import unit, uv_handedness, vertex_frames
 from fitdiff.types import SPECULAR_SCALE, Topology
 
 
-def diffuse_albedo(file: MapFile, rules: Rules, size: int) -> Tensor:
+def diffuse_albedo(file: StoredImage, rules: Rules, size: int) -> Tensor:
     """(3, size, size) linear in [0, 1], averaged in linear light."""
     linear = rules.colour_space == "linear" or (rules.colour_space == "auto" and file.floating)
     values = file.values if linear else srgb_to_linear(file.values)
     return resize_by_area(values, size).clamp(0, 1).expand(3, -1, -1)
 
 
-def specular_albedo(file: MapFile, rules: Rules, size: int) -> Tensor:
+def specular_albedo(file: StoredImage, rules: Rules, size: int) -> Tensor:
     """(3, size, size) F0 / 0.08 in [0, 1]; what reflects more is clamped."""
     values = srgb_to_linear(file.values) if rules.specular_space == "srgb" else file.values
     return (resize_by_area(values, size) * (rules.specular_f0 / SPECULAR_SCALE)).clamp(0, 1).expand(3, -1, -1)
 
 
-def stored_normals(file: MapFile, rules: Rules, size: int) -> Tensor:
+def stored_normals(file: StoredImage, rules: Rules, size: int) -> Tensor:
     """(3, size, size) unit normals in the space of the file, y up.
 
     Files hold 0.5 n + 0.5; floating-point ones with a negative number hold n itself.

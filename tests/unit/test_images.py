@@ -1,20 +1,14 @@
 """Map files of every depth and kind give the numbers that were written."""
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
 
-from fitdiff.data.folder.images import probe, read_map
-
-cv2 = pytest.importorskip("cv2")
-OpenEXR = pytest.importorskip("OpenEXR")
-
-
-def write_exr(path, channels) -> None:
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, channels).write(str(path))
+from fitdiff.images import probe, read_image
+from tests.conftest import write_exr
 
 
 @pytest.fixture
@@ -25,7 +19,7 @@ def colours() -> np.ndarray:
 def test_8_bits(tmp_path, colours):
     levels = (colours * 255).round().astype(np.uint8)
     Image.fromarray(levels).save(tmp_path / "a.png")
-    read = read_map(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(read.values.movedim(0, -1), levels / np.float32(255))
     assert not read.floating
     assert probe(tmp_path / "a.png") == (6, 6)
@@ -37,17 +31,17 @@ def test_16_bits_are_not_cut_to_8(tmp_path, colours):
     tifffile.imwrite(tmp_path / "a.tif", levels, photometric="rgb")
     tifffile.imwrite(tmp_path / "planar.tif", levels.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
     for name in ("a.png", "a.tif", "planar.tif"):
-        np.testing.assert_allclose(read_map(tmp_path / name).values.movedim(0, -1), levels / 65535, atol=1e-7)
+        np.testing.assert_allclose(read_image(tmp_path / name).values.movedim(0, -1), levels / 65535, atol=1e-7)
         assert probe(tmp_path / name) == (6, 6)
     cv2.imwrite(str(tmp_path / "grey.png"), levels[..., 0])
-    assert read_map(tmp_path / "grey.png").values.shape == (1, 6, 6)
+    assert read_image(tmp_path / "grey.png").values.shape == (1, 6, 6)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 def test_exr_keeps_negative_and_bright_numbers(tmp_path, colours, kind):
     values = (colours * 4 - 2).astype(kind)
     write_exr(tmp_path / "a.exr", {"RGB": values})
-    read = read_map(tmp_path / "a.exr")
+    read = read_image(tmp_path / "a.exr")
     np.testing.assert_array_equal(read.values.movedim(0, -1), values.astype(np.float32))
     assert read.floating
     assert probe(tmp_path / "a.exr") == (6, 6)
@@ -55,21 +49,21 @@ def test_exr_keeps_negative_and_bright_numbers(tmp_path, colours, kind):
 
 def test_exr_with_one_channel(tmp_path, colours):
     write_exr(tmp_path / "a.exr", {"Y": colours[..., 0].copy()})
-    np.testing.assert_array_equal(read_map(tmp_path / "a.exr").values[0], colours[..., 0])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.exr").values[0], colours[..., 0])
 
 
 def test_floating_tiff(tmp_path, colours):
     tifffile.imwrite(tmp_path / "a.tiff", colours, photometric="rgb")
-    read = read_map(tmp_path / "a.tiff")
+    read = read_image(tmp_path / "a.tiff")
     assert read.floating
     np.testing.assert_array_equal(read.values.movedim(0, -1), colours)
 
 
 def test_alpha_is_dropped(tmp_path):
     Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "a.png")
-    torch.testing.assert_close(read_map(tmp_path / "a.png").values[:, 0, 0] * 255, torch.tensor([10.0, 20, 30]))
+    torch.testing.assert_close(read_image(tmp_path / "a.png").values[:, 0, 0] * 255, torch.tensor([10.0, 20, 30]))
     Image.new("LA", (4, 4), (10, 0)).save(tmp_path / "b.png")
-    assert read_map(tmp_path / "b.png").values.shape == (1, 4, 4)
+    assert read_image(tmp_path / "b.png").values.shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".exr", ".tif", ".jpg"])
@@ -77,7 +71,7 @@ def test_damaged_files_are_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"a\.\w+: cannot be read"):
-        read_map(path)
+        read_image(path)
     with pytest.raises(ValueError, match="cannot be read"):
         probe(path)
 
@@ -86,4 +80,4 @@ def test_numbers_must_be_finite(tmp_path, colours):
     colours[0, 0, 0] = np.nan
     write_exr(tmp_path / "a.exr", {"RGB": colours})
     with pytest.raises(ValueError, match=r"a\.exr: holds numbers that are not finite"):
-        read_map(tmp_path / "a.exr")
+        read_image(tmp_path / "a.exr")

@@ -1,4 +1,4 @@
-"""Map files as numbers: PNG of 8 or 16 bits a channel, TIFF, JPEG, OpenEXR. Nothing is resampled or converted here."""
+"""Image files as numbers: PNG of 8 or 16 bits, TIFF, JPEG, OpenEXR, Radiance; nothing is resampled or converted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 SUFFIXES = (".png", ".exr", ".tif", ".tiff", ".jpg", ".jpeg")
+"""Of maps. Environments may be `.hdr`, too."""
 PNG_DEPTH_AT = 24
 """Byte of a PNG file that holds the bits per channel (PNG 1.2, section 4.1.1)."""
 
 
 @dataclass(frozen=True)
-class MapFile:
-    """One map as it is stored.
+class StoredImage:
+    """One image as it is stored.
 
     Attributes:
         values: (C, H, W) float32, C = 1 or 3; integers are divided by the largest of their type, others kept.
@@ -32,7 +33,7 @@ def probe(path: Path) -> tuple[int, int]:
     """(height, width) from the header alone.
 
     Raises:
-        ValueError: not an image that `read_map` reads; the message says why.
+        ValueError: not an image that `read_image` reads; the message says why.
     """
     try:
         if path.suffix.lower() == ".exr":
@@ -49,8 +50,8 @@ def probe(path: Path) -> tuple[int, int]:
         raise ValueError(f"cannot be read ({_reason(error)}); save it again as PNG, TIFF or EXR") from error
 
 
-def read_map(path: Path) -> MapFile:
-    """Read a map; an alpha channel is dropped, grey stays one channel.
+def read_image(path: Path) -> StoredImage:
+    """Read an image; an alpha channel is dropped, grey stays one channel.
 
     Raises:
         ValueError: not a readable image of 1 to 4 channels, or not finite; the message names the file.
@@ -68,7 +69,7 @@ def read_map(path: Path) -> MapFile:
     scaled = torch.from_numpy(values.astype(np.float32) / full).movedim(-1, 0).contiguous()
     if not scaled.isfinite().all():
         raise ValueError(f"{path}: holds numbers that are not finite; repair or leave out the map")
-    return MapFile(scaled, floating)
+    return StoredImage(scaled, floating)
 
 
 def _read(path: Path) -> np.ndarray:
@@ -76,6 +77,8 @@ def _read(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix == ".exr":
         return _read_exr(path)
+    if suffix == ".hdr":
+        return _decode(path)
     if suffix in (".tif", ".tiff"):
         import tifffile
 
@@ -83,20 +86,19 @@ def _read(path: Path) -> np.ndarray:
         planar = values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]
         return values.transpose(1, 2, 0) if planar else values
     if suffix == ".png" and path.read_bytes()[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10":
-        return _read_deep_png(path)
+        return _decode(path)  # Pillow would cut it to 8 bits
     with Image.open(path) as file:
         return np.array(file.convert("L" if file.mode in ("1", "L", "LA") else "RGB"))
 
 
-def _read_deep_png(path: Path) -> np.ndarray:
-    """16 bits a channel, which Pillow would cut to 8."""
+def _decode(path: Path) -> np.ndarray:
+    """By OpenCV: 16 bits a channel, Radiance's floating point."""
     import cv2
 
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ValueError("damaged PNG")
-    order = {2: ..., 3: np.s_[..., ::-1]}[values.ndim]
-    return values[..., :3][order] if values.ndim == 3 else values
+        raise ValueError(f"damaged {path.suffix[1:]} file")
+    return values[..., 2::-1] if values.ndim == 3 else values
 
 
 def _read_exr(path: Path) -> np.ndarray:
