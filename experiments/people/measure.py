@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress
@@ -28,9 +27,9 @@ from experiments.people.photos import RealFace, real_faces
 from experiments.people.survey import Population, Surveyor, survey
 from experiments.people.tables import all_tables
 from experiments.report import replace_generated
+from fitdiff.command import run_command
 from fitdiff.config import config_hash, plain
 from fitdiff.data.people import VERSION
-from fitdiff.registry import ComponentError
 from fitdiff.shape_model.anny_population import RACES, sample_population
 from fitdiff.storage import write_atomically, write_json
 from fitdiff.types import ShapeModel
@@ -59,19 +58,14 @@ class Options:
 
 def main() -> None:
     """Read options, measure, print and write."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
-        return
-    console = Console(stderr=True)
-    try:
-        options = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(sys.argv[1:]))
-        check(options)
-        results = run(options, console)
-    except (OmegaConfBaseException, ComponentError, ValueError) as error:
-        console.print(f"[bold red]error:[/] {str(error).splitlines()[0]}", highlight=False)
-        sys.exit(2)
+    run_command(_measure, Options, __doc__)
+
+
+def _measure(options: DictConfig, console: Console) -> None:
+    check(options)
+    results = run(options, console)
     Console().print(Markdown(all_tables(results)))
-    console.print(f"results: [bold]{options.out}[/] (table.md, results.json, *.jpg, *.png)", highlight=False)
+    console.print(f"results: {options.out} (table.md, results.json, *.jpg, *.png)")
 
 
 def check(options: DictConfig) -> None:

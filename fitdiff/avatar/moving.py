@@ -17,7 +17,7 @@ PALETTE_FRAMES = 8
 """Frames, evenly spaced, from which the one palette of a GIF is made."""
 
 
-class VideoError(RuntimeError):
+class VideoError(ValueError):
     """The package that writes videos is missing; the message says how to get it."""
 
 

@@ -18,17 +18,15 @@ the data sets:
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 
+from fitdiff.command import run_command
 from fitdiff.data.folder import Folder, FolderError
 from fitdiff.data.folder.layout import PHOTO_SUFFIXES, PersonFiles, find_people
 from fitdiff.data.folder.rules import FILE, Rules
@@ -78,20 +76,14 @@ class Sources:
 
 def main() -> None:
     """Convert; what is incomplete is skipped and counted."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
-        return
-    console = Console(stderr=True)
-    try:
-        words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-        options = OmegaConf.merge(OmegaConf.structured(Options), words)
-        written, skipped = convert(options, console)  # type: ignore[arg-type]
-    except (OmegaConfBaseException, FolderError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
-        sys.exit(2)
+    run_command(_convert, Options, __doc__)
+
+
+def _convert(options: Options, console: Console) -> None:
+    written, skipped = convert(options, console)
     for what, names in skipped.items():
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        console.print(f"skipped {len(names)} without {what}: {shown}", highlight=False, markup=False)
+        console.print(f"skipped {len(names)} without {what}: {shown}")
     console.print(f"results: {options.out} ({written} people); yours alone: the licence forbids sharing derivatives")
 
 

@@ -11,12 +11,12 @@ says how much a perfect fusion of all steps could still win.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fitdiff import geometry
+from fitdiff.command import run_command
 from fitdiff.renderer.auto import AutomaticRenderer
 from fitdiff.renderer.compiled import plain_torch
 from fitdiff.renderer.kaolin_renderer import KaolinRenderer
@@ -94,20 +95,28 @@ OURS = {
 }
 
 
+@dataclass
+class Options:
+    """What the command line sets."""
+
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    threads: int = torch.get_num_threads()
+    side: int = 100  # the mesh has side * side vertices
+    batch: list[int] = field(default_factory=lambda: [1, 8])  # faces at once
+    maps: list[int] = field(default_factory=lambda: [512])  # side of the maps in texels
+    size: list[int] = field(default_factory=lambda: [224, 512])  # side of the image in pixels
+    repeats: int = 9
+
+
 def main() -> None:
     """Print one table for each case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--side", type=int, default=100, help="the mesh has side * side vertices")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="faces at once")
-    parser.add_argument("--maps", type=int, nargs="+", default=[512], help="side of the maps in texels")
-    parser.add_argument("--size", type=int, nargs="+", default=[224, 512], help="side of the image in pixels")
-    parser.add_argument("--repeats", type=int, default=9)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cases = list(itertools.product(arguments.batch, arguments.maps, arguments.size))
-    for result in tables(torch.device(arguments.device), cases, arguments.side, arguments.repeats):
+    run_command(_print_tables, Options, __doc__)
+
+
+def _print_tables(options: Options, _: Console) -> None:
+    torch.set_num_threads(options.threads)
+    cases = list(itertools.product(options.batch, options.maps, options.size))
+    for result in tables(torch.device(options.device), cases, options.side, options.repeats):
         Console().print(result)
 
 

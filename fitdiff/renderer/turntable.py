@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from fitdiff.avatar import Avatar, load_avatar
-from fitdiff.avatar.moving import VideoError, save_gif, save_mp4
+from fitdiff.avatar.moving import save_gif, save_mp4
 from fitdiff.avatar.pictures import BACKDROP, contact_sheet, save_png, to_uint8
 from fitdiff.avatar.relight import PORTRAIT_FOCAL, light_from
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
+from fitdiff.command import run_command
 from fitdiff.geometry import rotation_matrix
 from fitdiff.renderer.environment import environment_lighting, load_environment, project_on_harmonics, shrink
 from fitdiff.renderer.torch_renderer import TorchRenderer
@@ -51,32 +49,11 @@ class Options:
 
 
 def main() -> None:
-    """Parse the command line, render, write. Errors that a user can mend are one line and exit code 2."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
-        return
-    console = Console(stderr=True)
-    try:
-        options = OmegaConf.merge(OmegaConf.structured(Options), parse_words(sys.argv[1:]))
-        path = write(options, console)  # type: ignore[arg-type]
-    except (OmegaConfBaseException, ValueError, FileNotFoundError, VideoError) as error:
-        console.print(f"error: {str(error).splitlines()[0]}", style="red", highlight=False, markup=False)
-        sys.exit(2)
-    console.print(f"results: {path}", highlight=False, markup=False, soft_wrap=True)
+    """Render and write what the command line asks for."""
+    run_command(write, Options, __doc__)
 
 
-def parse_words(words: list[str]) -> dict[str, str]:
-    """`key=value` words as they are: file names keep their brackets, commas and equals signs.
-
-    Raises:
-        ValueError: a word has no equals sign.
-    """
-    if wrong := [word for word in words if "=" not in word]:
-        raise ValueError(f"got {wrong[0]!r}; options are written key=value, --help lists them")
-    return {key: value for key, _, value in (word.partition("=") for word in words) if value != "null"}
-
-
-def write(options: Options, console: Console) -> Path:
+def write(options: Options, console: Console) -> None:
     """Render what the options ask for and write it.
 
     Raises:
@@ -106,7 +83,8 @@ def write(options: Options, console: Console) -> Path:
     if options.sheet:
         chosen = [frames[i * len(frames) // SHEET_FRAMES] for i in range(SHEET_FRAMES)]
         save_png(contact_sheet([chosen[:4], chosen[4:]], cell=options.size), out.with_suffix(".png"))
-    return save_gif(frames, out, options.fps) if kind == "gif" else save_mp4(frames, out, options.fps, loops=2)
+    path = save_gif(frames, out, options.fps) if kind == "gif" else save_mp4(frames, out, options.fps, loops=2)
+    console.print(f"results: {path}")
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def test_faults_are_found_before_the_work(arguments, message, monkeypatch, capsy
 def test_help_lists_the_options(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["measure", "--help"])
     measure.main()
-    assert "resamples: 200" in capsys.readouterr().out
+    assert "resamples=200" in capsys.readouterr().out
 
 
 def test_overrides_of_the_data_reach_nested_options_and_are_checked():

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-
+from fitdiff.command import run_command
 from fitdiff.data.folder.layout import FolderError, check, find_people, split
 from fitdiff.data.folder.rules import Rules
 from fitdiff.registry import build, config_of
@@ -27,17 +23,7 @@ class Options:
 
 def main() -> None:
     """Say who is there, or everything that is wrong; exit code 2 if something is."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
-        return
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-        options = OmegaConf.merge(OmegaConf.structured(Options), words)
-        console.print(report(options))  # type: ignore[arg-type]
-    except (OmegaConfBaseException, ValueError, FileNotFoundError) as error:
-        console.print(f"error: {error}", style="red")
-        sys.exit(2)
+    run_command(lambda options, console: console.print(report(options)), Options, __doc__)
 
 
 def report(options: Options) -> str:

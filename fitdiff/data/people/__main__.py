@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 
 from fitdiff.avatar.pictures import contact_sheet, save_png
+from fitdiff.command import run_command
 from fitdiff.data.folder.export import KEYS, write_person
 from fitdiff.data.people import People
 from fitdiff.data.people.bench import bench
@@ -41,16 +40,7 @@ class Options:
 
 def main() -> None:
     """Write `NNNNNN/` for each person in the layout of `data=folder` (docs/data.md), and `sheet.png`."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n\nOptions and their defaults:\n{OmegaConf.to_yaml(OmegaConf.structured(Options))}")
-        return
-    console = Console(stderr=True)
-    try:
-        options = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(sys.argv[1:]))
-        _write(options, console)
-    except (OmegaConfBaseException, ValueError) as error:
-        console.print(f"[bold red]error:[/] {str(error).splitlines()[0]}", highlight=False)
-        sys.exit(2)
+    run_command(_write, Options, __doc__)
 
 
 def _write(options: Options, console: Console) -> None:
@@ -78,7 +68,7 @@ def _write(options: Options, console: Console) -> None:
     per_line = max(1, 12 // len(rows[0]))
     lines = [list(itertools.chain(*rows[i : i + per_line])) for i in range(0, len(rows), per_line)]
     save_png(contact_sheet(lines, cell=160), out / "sheet.png")
-    console.print(f"results: [bold]{out}[/] ({options.n} people, sheet.png)")
+    console.print(f"results: {out} ({options.n} people, sheet.png)")
 
 
 if __name__ == "__main__":
