@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 TEXTS = ("str", "str | None")
 """Types of options that are taken as typed: file names keep their brackets, commas and equals signs."""
+
+SPELLED = {"None": "null", "True": "true", "False": "false", MISSING: "(must be given)"}
+"""Defaults as they are written on the command line."""
 
 
 def run_command(function: Callable[[Any, Console], None], options: type, text: str | None) -> None:
@@ -30,7 +33,7 @@ def run_command(function: Callable[[Any, Console], None], options: type, text: s
     """
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words):
-        print(f"{text}\nOptions and their defaults:\n\n" + "\n".join(_help(options)))
+        print(f"{(text or '').strip()}\n\nOptions and their defaults:\n" + "\n".join(_help(options)))
         return
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
@@ -61,8 +64,8 @@ def _help(options: type) -> Iterator[str]:
     for name, value in vars(options()).items():
         rows = [(f"{name}.{k}", v) for k, v in vars(value).items()] if is_dataclass(value) else [(name, value)]
         for key, default in rows:
-            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
-            yield f"  {f'{key}={shown}':<36} {comments.get(name, '') if key == name else ''}".rstrip()
+            word = f"{key}={SPELLED.get(str(default), default)}"
+            yield f"  {word:<36} {comments.get(name, '') if key == name else ''}".rstrip()
 
 
 def _fail(console: Console, message: str) -> None:

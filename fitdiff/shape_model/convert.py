@@ -1,4 +1,4 @@
-"""Any supported model into `pca_npz`: `python -m fitdiff.shape_model.convert shape_model=flame path=FILE out=FILE.npz`."""
+"""Convert any supported model: `python -m fitdiff.shape_model.convert shape_model=flame path=FILE out=model.npz`."""
 
 from __future__ import annotations
 

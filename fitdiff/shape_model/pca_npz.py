@@ -15,7 +15,7 @@ SOURCE = Source(
     "a model in fitdiff's own layout",
     "an npz with at least fitdiff_pca, mean, faces, identity_basis",
     "that of the model it was converted from",
-    "`python -m fitdiff.shape_model.convert shape_model=<model> path=<file> out=<npz>`, or write one (see the README beside)",
+    "`python -m fitdiff.shape_model.convert shape_model=<model> path=<file> out=<npz>`, or write one (README beside)",
 )
 
 
