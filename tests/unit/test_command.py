@@ -30,7 +30,7 @@ def test_words_become_typed_options():
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("words", "message"),
     [
         (["n"], "key=value"),
         (["n=many"], "many"),
@@ -39,12 +39,12 @@ def test_words_become_typed_options():
         (["path=bad"], "no bad"),
     ],
 )
-def test_errors_are_one_line_and_exit_code_2(word, message, monkeypatch, capsys):
+def test_errors_are_one_line_and_exit_code_2(words, message, monkeypatch, capsys):
     def work(options, console):
         if options.path == "bad":
             raise ValueError("no bad [paths]")
 
-    monkeypatch.setattr(sys, "argv", ["command", word])
+    monkeypatch.setattr(sys, "argv", ["command", *words])
     with pytest.raises(SystemExit) as ended:
         run_command(work, Options, "Does nothing.")
     assert ended.value.code == 2
