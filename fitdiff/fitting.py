@@ -15,7 +15,7 @@ from torch import Tensor
 from fitdiff.alignment.crop import crop
 from fitdiff.diffusion.sampler import conditioned
 from fitdiff.registry import register
-from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene
+from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene, composite
 
 LIGHT_STRENGTH = 1.2
 """Prior of the radiance of all lights together: the mean of the synthetic portraits (`data.people.scenes`)."""
@@ -46,7 +46,7 @@ class FitProblem:
         size = observation.image.shape[-1]
         rendering = model.renderer(vertices, model.maps(z0), scene.camera, scene.lighting, size)
         # Outside of the face the network sees the photo: hair and background must not count against the avatar.
-        image = torch.where(rendering.mask > 0, rendering.image, observation.image)
+        image = composite(rendering, observation.image)
         features = model.identity(crop(image, observation.crop, model.identity.size))
         return Prediction(rendering, features)
 

@@ -19,7 +19,7 @@ from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.alignment.face import FaceCrop
 from fitdiff.alignment.photo import Photo, load_photo
 from fitdiff.avatar import Avatar, expression_offsets, save_glb, save_maps, save_obj
-from fitdiff.avatar.pictures import comparison, composite, save_png
+from fitdiff.avatar.pictures import comparison, save_png
 from fitdiff.avatar.relight import frontal_camera, standard_views, studio_lighting
 from fitdiff.diffusion.sampler import conditioned, sample
 from fitdiff.evaluation.metrics import identity_cosine, landmark_error
@@ -27,7 +27,7 @@ from fitdiff.fitting import FitProblem, FitResult, OnStep
 from fitdiff.observe import first_scene, observe
 from fitdiff.registry import build
 from fitdiff.storage import write_json
-from fitdiff.types import Camera, Lighting, Observation
+from fitdiff.types import Camera, Lighting, Observation, composite
 
 CHOICES = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Kinds that a call of `fit_photo` may choose anew."""
@@ -185,10 +185,8 @@ def _metrics(problem: FitProblem, result: FitResult, sampler: Any, steps: int, s
 def render_embedding(model: Any, z: Tensor, camera: Camera, lighting: Lighting, expression: Tensor | None, size: int = 224, background: Tensor | float = 0.5) -> Tensor:  # fmt: skip # noqa: E501
     """(B, D) identity embedding of z rendered in a scene over a background."""
     rendering = model.renderer(model.vertices(z, expression), model.maps(z), camera, lighting, size)
-    image = torch.where(rendering.mask > 0, rendering.image, torch.as_tensor(background).to(rendering.image))
-    return model.identity(
-        crop(image, crop_transform(model.identity, rendering.landmarks), model.identity.size)
-    ).embedding
+    transform = crop_transform(model.identity, rendering.landmarks)
+    return model.identity(crop(composite(rendering, background), transform, model.identity.size)).embedding
 
 
 def frontal_embedding(model: Any, z: Tensor) -> Tensor:

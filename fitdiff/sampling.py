@@ -18,6 +18,7 @@ from fitdiff.avatar.relight import frontal_camera, studio_lighting
 from fitdiff.diffusion.sampler import conditioned, sample
 from fitdiff.observe import observe
 from fitdiff.registry import build
+from fitdiff.types import composite
 
 CROP_SIZE = 224
 """Side of the photo's crop from which the identity is read, in pixels."""
@@ -29,7 +30,7 @@ def render_neutral(model: Any, z_BN: Tensor, size: int, background: float = 0.85
     vertices = model.vertices(z_BN)
     lighting = studio_lighting(len(vertices), vertices.device)
     rendering = model.renderer(vertices, model.maps(z_BN), frontal_camera(vertices), lighting, size)
-    return torch.where(rendering.mask > 0, rendering.image, torch.full_like(rendering.image, background))
+    return composite(rendering, background)
 
 
 @dataclass(frozen=True)

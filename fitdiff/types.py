@@ -213,6 +213,26 @@ class Rendering(TensorRecord):
     landmarks: Tensor
 
 
+def composite(rendering: Rendering, background: Tensor | float) -> Tensor:
+    """The rendering over a background. Differentiable in image, mask and background.
+
+    Args:
+        background: sRGB in [0, 1], anything that broadcasts to (B, 3, S, S).
+
+    Returns:
+        (B, 3, S, S) sRGB in [0, 1]: one or the other where the mask is 0 or 1; between, a blend in linear light, as a
+        sensor that sees both would add them.
+    """
+    image, mask = rendering.image, rendering.mask
+    background = torch.as_tensor(background, dtype=image.dtype, device=image.device)
+    whole = torch.where(mask > 0, image, background)
+    partly = (mask > 0) & (mask < 1)
+    if not partly.any():
+        return whole
+    blend = torch.lerp(srgb_to_linear(background), srgb_to_linear(image), mask)
+    return torch.where(partly, linear_to_srgb(blend), whole)
+
+
 @dataclass(frozen=True)
 class IdentityFeatures(TensorRecord):
     """Output of a face-recognition network.

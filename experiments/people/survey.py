@@ -36,7 +36,7 @@ from fitdiff.evaluation.skin_tone import lab_of_albedo
 from fitdiff.geometry import rotation_matrix
 from fitdiff.registry import build, config_of
 from fitdiff.shape_model.anny_population import sample_population
-from fitdiff.types import SCENE_KEYS, FaceMaps, Scene
+from fitdiff.types import SCENE_KEYS, FaceMaps, Scene, composite
 
 PORTRAITS = ("stored", "clean", "plain", "texture", "shape")
 PLAIN = Portraits(
@@ -145,7 +145,7 @@ class Surveyor:
         vertices = self.maker.shape_model(shape_NK.repeat_interleave(views, 0), scene.expression)
         maps = FaceMaps.from_tensor(dequantise(maps_N9RR)).map(lambda x: x.repeat_interleave(views, 0))
         shown = self.maker.renderer(vertices, maps, scene.camera, scene.lighting, self.maker.portrait_size)
-        image = torch.where(shown.mask > 0, shown.image, GROUND)
+        image = composite(shown, GROUND)
         crops = crop(image, crop_transform(self.maker.identity, shown.landmarks), self.maker.identity.size)
         return image, shown.mask, shown.landmarks, self.maker.identity(crops).embedding
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fitdiff.storage import write_atomically
-from fitdiff.types import FaceMaps, Rendering
+from fitdiff.types import FaceMaps, Rendering, composite
 
 BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
@@ -40,11 +40,6 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
 def save_png(image: np.ndarray | Tensor, path: str | os.PathLike[str]) -> Path:
     """Write one image, uint8 (H, W, 3) or a float tensor (3, H, W) in [0, 1]; atomic."""
     return write_atomically(path, encode_png(to_uint8(image) if isinstance(image, Tensor) else image))
-
-
-def composite(rendering: Rendering, photo_B3SS: Tensor) -> Tensor:
-    """The rendering over its photo: (B, 3, S, S) sRGB in [0, 1]. Sizes must agree."""
-    return torch.where(rendering.mask > 0, rendering.image, photo_B3SS)
 
 
 def comparison(
@@ -73,8 +68,8 @@ def comparison(
     columns = {
         "photo": photo_B3SS,
         "fit": composite(fit, photo_B3SS),
-        "lit from the left": composite(relit_left, torch.full_like(relit_left.image, BACKDROP)),
-        "frontal, neutral": composite(frontal, torch.full_like(frontal.image, BACKDROP)),
+        "lit from the left": composite(relit_left, BACKDROP),
+        "frontal, neutral": composite(frontal, BACKDROP),
         "diffuse albedo": maps.to_images()["diffuse"],
         "specular albedo": maps.to_images()["specular"],
         "normals": maps.to_images()["normals"],

@@ -23,7 +23,7 @@ from fitdiff.command import run_command
 from fitdiff.geometry import rotation_matrix
 from fitdiff.renderer.environment import environment_lighting, load_environment, project_on_harmonics, shrink
 from fitdiff.renderer.torch_renderer import TorchRenderer
-from fitdiff.types import Camera, Lighting
+from fitdiff.types import Camera, Lighting, composite
 
 SWING, LIGHT_SWING = 38.0, 70.0
 """Degrees: how far the head turns to each side, and how far the lamp travels."""
@@ -110,11 +110,10 @@ def turntable(
     vertices, maps = avatar.vertices[None].to(device), avatar.maps.to(device)
     phases = 2 * math.pi * torch.arange(n_frames, dtype=torch.float64) / n_frames
     cameras = turning_cameras(vertices, SWING * phases.sin())
-    backdrop = srgb_to_linear(torch.tensor(BACKDROP, device=device))
     for i, phase in enumerate(phases.tolist()):
         light = lamp_at(phase) if surroundings is None else surroundings_at(phase, surroundings, avatar.shininess)
         rendering = renderer(vertices, maps, cameras[i : i + 1], light.to(device), size * SUPERSAMPLING)
-        linear = torch.where(rendering.mask > 0, srgb_to_linear(rendering.image), backdrop)
+        linear = srgb_to_linear(composite(rendering, BACKDROP))
         yield to_uint8(linear_to_srgb(nnf.avg_pool2d(linear, SUPERSAMPLING)))[0]
 
 

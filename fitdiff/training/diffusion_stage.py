@@ -22,7 +22,7 @@ from fitdiff.model import FitDiff
 from fitdiff.registry import build, register
 from fitdiff.sampling import render_neutral
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
-from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene
+from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene, composite
 
 
 @register("stage", "diffusion")
@@ -162,7 +162,7 @@ class DiffusionStage:
         )
         transform = crop_transform(model.identity, view["landmarks"])
         background = nnf.interpolate(portrait, size=(size, size), mode="bilinear", antialias=True)
-        image = torch.where(rendering.mask > 0, rendering.image, background)
+        image = composite(rendering, background)
         predicted = model.identity(crop(image, transform, model.identity.size))
         with torch.no_grad():
             target = model.identity(crop(portrait, transform, model.identity.size))

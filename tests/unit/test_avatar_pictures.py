@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fitdiff.avatar.pictures import comparison, composite, contact_sheet, grid, save_png, to_uint8
+from fitdiff.avatar.pictures import comparison, contact_sheet, grid, save_png, to_uint8
 from fitdiff.types import FaceMaps, Rendering
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -32,12 +32,6 @@ def test_png_keeps_every_level(tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(save_png(levels, tmp_path / "a b ü.png"))), levels)
     tensor = torch.from_numpy(levels).movedim(-1, 0) / 255
     np.testing.assert_array_equal(np.array(Image.open(save_png(tensor, tmp_path / "new" / "b.png"))), levels)
-
-
-def test_composite_takes_the_face_from_the_rendering_and_the_rest_from_the_photo():
-    image = composite(rendering("green"), flat("red")[None])[0]
-    torch.testing.assert_close(image[..., :4], flat("green")[..., :4])
-    torch.testing.assert_close(image[..., 4:], flat("red")[..., 4:])
 
 
 def test_contact_sheet_puts_each_image_into_its_cell():

@@ -5,7 +5,19 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from fitdiff.types import SCENE_KEYS, Camera, FaceMaps, IdentityFeatures, Lighting, Observation, Scene, Topology
+from fitdiff.colour import linear_to_srgb, srgb_to_linear
+from fitdiff.types import (
+    SCENE_KEYS,
+    Camera,
+    FaceMaps,
+    IdentityFeatures,
+    Lighting,
+    Observation,
+    Rendering,
+    Scene,
+    Topology,
+    composite,
+)
 
 
 def maps(batch=2, side=5, dtype=torch.float64):
@@ -142,3 +154,27 @@ def test_landmarks_are_barycentric_and_differentiable():
     assert landmarks[0, 0].tolist() == [1.0, 2.0, 0.0]
     (gradient,) = torch.autograd.grad(landmarks[0, 0, 0], vertices)
     assert gradient[0, :, 0].tolist() == [0.5, 0.25, 0.25]
+
+
+def rendering(mask):
+    return Rendering(torch.rand(2, 3, 4, 4, dtype=mask.dtype), mask, torch.zeros(2, 68, 2))
+
+
+@pytest.mark.parametrize("background", [0.55, torch.rand(2, 3, 4, 4)], ids=["grey", "photo"])
+def test_a_hard_mask_chooses(background):
+    hard = rendering((torch.rand(2, 1, 4, 4) > 0.5).float())
+    expected = torch.where(hard.mask > 0, hard.image, background)
+    assert torch.equal(composite(hard, background), expected)
+
+
+def test_a_soft_mask_blends_light_and_has_a_gradient():
+    mask = torch.linspace(0, 1, 32, dtype=torch.float64).view(2, 1, 4, 4)
+    soft, photo = rendering(mask), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    expected = linear_to_srgb(mask * srgb_to_linear(soft.image) + (1 - mask) * srgb_to_linear(photo))
+    shown = composite(soft, photo)
+    torch.testing.assert_close(shown, expected)
+    assert torch.equal(shown[0, :, 0, 0], photo[0, :, 0, 0])
+    assert torch.equal(shown[1, :, 3, 3], soft.image[1, :, 3, 3])
+    inside = (mask * 0.9 + 0.05).requires_grad_()
+    arguments = soft.image.clone().requires_grad_(), inside, photo.requires_grad_()
+    assert torch.autograd.gradcheck(lambda i, m, p: composite(replace(soft, image=i, mask=m), p), arguments)
