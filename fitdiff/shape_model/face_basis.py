@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -175,17 +176,18 @@ def load(path: str | os.PathLike[str]) -> FaceBasis:
         raise ModelFileError(f"{path}: {error}") from None
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an npz; pickled ones are refused.
+def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays `names` of an npz, or all; pickled ones are refused.
 
     Raises:
-        ModelFileError: not an npz, or one with object arrays.
+        ModelFileError: not an npz, a damaged one, one with object arrays, or one that lacks a name.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, AttributeError, OSError) as error:
-        raise ModelFileError(f"{path}: cannot be read as an npz of plain arrays: {error}") from None
+            return {name: file[name] for name in (file.files if names is None else names)}
+    except Exception as error:  # zip, its compressions and NumPy have an exception each for damage
+        reason = str(error) or type(error).__name__
+        raise ModelFileError(f"{path}: cannot be read as an npz of plain arrays: {reason}") from None
 
 
 def _checked(name: str, value: np.ndarray, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:

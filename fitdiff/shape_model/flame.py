@@ -129,8 +129,8 @@ def _corner_uv(folder: Path, n_faces: int) -> np.ndarray | None:
     """(F, 3, 2) FLAME's own texture coordinates, turned v down, if a file in the folder has them."""
     if (file := folder / "FLAME_texture.npz").is_file():
         # The file's albedo components are large; only these two are read.
-        with np.load(file, allow_pickle=False) as arrays:
-            uv, uv_faces = arrays["vt"], arrays["ft"].astype(np.int64)
+        arrays = read_npz(file, ("vt", "ft"))
+        uv, uv_faces = arrays["vt"], arrays["ft"].astype(np.int64)
     else:
         found = [folder / name for name in ("head_template.obj", "head_template_mesh.obj")]
         template = next((file for file in found if file.is_file()), None)

@@ -160,6 +160,8 @@ def _plain(value: Any) -> Any:
         if "indptr" in state and "data" in state:
             shape = tuple(int(side) for side in state.get("_shape", state.get("shape")))
             make = getattr(value, "make", sparse.csc_matrix)
-            return make((state["data"], state["indices"], state["indptr"]), shape)
+            matrix = make((state["data"], state["indices"], state["indptr"]), shape)
+            matrix.check_format(full_check=True)  # SciPy's products trust the ids: others would write anywhere
+            return matrix
         return state.get("x", value)
     return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from fitdiff.shape_model.face_basis import FaceBasis, ModelFileError
 
@@ -110,12 +111,16 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a MATLAB file: version 4 to 7.2 by SciPy, 7.3 (which is HDF5) by h5py, transposed to MATLAB's order.
 
     Raises:
-        ModelFileError: neither can read it.
+        ModelFileError: neither can read it, or a sparse matrix has rows or columns outside of its shape.
     """
     from scipy.io import loadmat
 
     try:
-        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        arrays = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        for value in arrays.values():
+            if sparse.issparse(value) and value.format == "csc":
+                value.check_format(full_check=True)  # SciPy's products trust the ids: others would write anywhere
+        return arrays
     except NotImplementedError:
         return {name: value.T for name, value in read_h5(path).items()}
     except (ValueError, TypeError, OSError) as error:

@@ -120,6 +120,28 @@ def test_arrays_of_a_pickle_are_read_exactly(tmp_path, protocol):
     assert read["text"] == "lbs"
 
 
+@pytest.mark.parametrize("kind", ["csc", "csr"])
+@pytest.mark.parametrize("row", [5_000_000, -1])
+def test_a_sparse_matrix_of_a_pickle_must_stay_within_its_shape(tmp_path, kind, row):
+    matrix = sparse.eye(4).asformat(kind)
+    matrix.indices[1] = row
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"J_regressor": matrix}))
+    with pytest.raises(ModelFileError, match=r"x\.pkl: damaged.*indices"):
+        read_pickle(tmp_path / "x.pkl")
+
+
+def test_a_sparse_matrix_of_a_matlab_file_must_stay_within_its_shape(tmp_path):
+    from scipy.io import savemat
+
+    matrix = sparse.eye(4).tocsc()
+    savemat(tmp_path / "whole.mat", {"a": matrix})
+    assert np.array_equal(read_mat(tmp_path / "whole.mat")["a"].toarray(), np.eye(4))
+    matrix.indices[1] = 5_000_000
+    savemat(tmp_path / "x.mat", {"a": matrix})
+    with pytest.raises(ModelFileError, match=r"x\.mat: cannot be read as a MATLAB file: .*indices"):
+        read_mat(tmp_path / "x.mat")
+
+
 def test_chumpy_is_not_imported(tmp_path):
     path = face_files.write("flame", tmp_path)
     code = (
@@ -231,6 +253,32 @@ def test_a_pca_npz_with_objects_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", fitdiff_pca=1, mean=np.array([{}], dtype=object))
     with pytest.raises(ModelFileError, match="npz of plain arrays"):
         face_basis.load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("damage", ["no zip", "half", "flipped"])
+def test_a_damaged_npz_is_named(tmp_path, damage):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).normal(size=500))
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(
+        {
+            "no zip": b"PK\x03\x04" + b"0" * 100,
+            "half": whole[:middle],
+            "flipped": whole[:middle]
+            + bytes(255 - byte for byte in whole[middle : middle + 50])
+            + whole[middle + 50 :],
+        }[damage]
+    )
+    with pytest.raises(ModelFileError, match=r"x\.npz: cannot be read as an npz of plain arrays: \S"):
+        face_basis.read_npz(path)
+
+
+def test_flames_texture_file_is_named_when_it_lacks_coordinates(tmp_path):
+    path = face_files.write("flame", tmp_path)
+    np.savez(tmp_path / "FLAME_texture.npz", vt=np.zeros((3, 2)))
+    with pytest.raises(ModelFileError, match=r"FLAME_texture\.npz: cannot be read .*ft"):
+        flame.read(path)
 
 
 def test_a_newer_layout_is_refused(tmp_path):
