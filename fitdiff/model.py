@@ -70,6 +70,12 @@ class FitDiff(nn.Module):
                 part.eval().requires_grad_(False)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Of components whose weights do not travel with a checkpoint, but give its z their meaning."""
+        version = getattr(self.shape_model, "version", None)
+        return {} if version is None else {"shape_model": version}
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.latent.mean.device
@@ -99,7 +105,7 @@ class FitDiff(nn.Module):
         """Write `weights.safetensors` and `config.json` (the last, so that its presence means a whole checkpoint)."""
         folder = Path(folder)
         write_tensors(folder / "weights.safetensors", pack_modules(self._trained()))
-        write_json(folder / "config.json", {"format": FORMAT, **self.config})
+        write_json(folder / "config.json", {"format": FORMAT, "versions": self.versions, **self.config})
         return folder
 
     @classmethod
@@ -110,7 +116,7 @@ class FitDiff(nn.Module):
         runs no code of its own.
 
         Raises:
-            CheckpointError: nothing there, another format, or weights that do not fit the config.
+            CheckpointError: nothing there, another format or version, or weights that do not fit the config.
         """
         load_plugins()
         folder = Path(folder)
@@ -126,7 +132,13 @@ class FitDiff(nn.Module):
         missing = [key for key in ("resolution", "prediction", *COMPONENTS) if key not in config]
         if missing:
             raise CheckpointError(f"{path} lacks {', '.join(missing)}: not a whole fitdiff checkpoint")
+        trained = config.pop("versions", {})
         model = cls(config)
+        if trained != model.versions:
+            raise CheckpointError(
+                f"{path}: trained with {trained}, this installation has {model.versions}: the same z is another face. "
+                "Install what it was trained with, or train again"
+            )
         try:
             unpack_modules(load_file(folder / "weights.safetensors"), model._trained())
         except (RuntimeError, OSError, SafetensorError) as error:

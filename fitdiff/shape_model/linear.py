@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ class LinearFaceModel(nn.Module):
         topology: faces, UVs, landmarks and regions.
         expression_names: (E,) names of the actions.
         mean: (V, 3) mm. identity_basis: (K, V, 3) mm a unit of code. expression_basis: (E, V, 3) mm a unit of weight.
+        version: digest of the file's identity components.
         file_vertices, n_file_vertices: how meshes of the model's own files become ours, see `FaceBasis`.
     """
 
@@ -54,6 +57,8 @@ class LinearFaceModel(nn.Module):
         self.expression_names = names[: self.n_expression]
         self.file_vertices = None if basis.file_vertices is None else torch.from_numpy(basis.file_vertices)
         self.n_file_vertices = basis.n_file_vertices
+        # Only what is read as it is: the origin, UVs and landmarks that we find round differently between machines.
+        self.version = hashlib.sha256(basis.identity_basis.tobytes()).hexdigest()[:16]
         identity = torch.from_numpy(basis.identity_basis[: self.n_identity])
         flat = identity.double().flatten(1)
         for name, tensor in {

@@ -43,9 +43,10 @@ class Pipeline:
         self.console = Console(stderr=True)
         torch.manual_seed(config.seed)
         self.trainer: Trainer = build(config.trainer, "trainer")
-        fingerprint = config_hash(*(config[key] for key in ("shape_model", "identity", "renderer")))
         nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
-        self.model = FitDiff({**select(config, "resolution", "prediction"), "fingerprint": fingerprint, **nodes})
+        self.model = FitDiff({**select(config, "resolution", "prediction"), **nodes})
+        parts = (config[key] for key in ("shape_model", "identity", "renderer"))
+        fingerprint = config_hash(*parts, self.model.versions)
         self.model.to(self.trainer.accelerator.device)
         self.data = build(
             config.data,
@@ -57,10 +58,9 @@ class Pipeline:
             fingerprint=fingerprint,
         )
         where = ("workers", "device", "cache", "path")  # of the data, not what they are
-        content = [self.data.content] if hasattr(self.data, "content") else []  # of files that users may change
-        self.data_hash = config_hash(
-            fingerprint, {k: v for k, v in plain(config.data).items() if k not in where}, *content
-        )
+        settings = {k: v for k, v in plain(config.data).items() if k not in where}
+        content = getattr(self.data, "content", None)  # what the settings do not say: files, or the version of the code
+        self.data_hash = config_hash(fingerprint, settings, content)
 
     def run(self) -> Path:
         """Run what is missing; returns the run's folder."""

@@ -126,7 +126,9 @@ def test_bad_photos_end_with_one_line(kind, message, tiny_run, photo, tmp_path, 
     assert re.search(message, error), error
 
 
-@pytest.mark.parametrize("damage", ["nothing there", "not json", "foreign target", "truncated", "other sizes"])
+@pytest.mark.parametrize(
+    "damage", ["nothing there", "not json", "foreign target", "truncated", "other sizes", "other face model"]
+)
 def test_bad_checkpoints_end_with_one_line(damage, tiny_run, photo, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "model"
     config = json.loads((tiny_run / "model" / "config.json").read_text())
@@ -138,6 +140,8 @@ def test_bad_checkpoints_end_with_one_line(damage, tiny_run, photo, tmp_path, mo
             config["denoiser"] = {"_target_": "os.system", "command": f"touch {tmp_path / 'owned'}"}
         if damage == "other sizes":
             config["denoiser"]["channels"] *= 2
+        if damage == "other face model":
+            config["versions"]["shape_model"] = "1"
         (folder / "config.json").write_text("{" if damage == "not json" else json.dumps(config))
     config = configure(monkeypatch, "fit", f"photo={photo}", f"checkpoint={folder}", *FAST)
     with pytest.raises(SystemExit) as stop:

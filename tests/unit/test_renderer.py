@@ -49,6 +49,26 @@ def test_wrong_batch_of_maps():
         TorchRenderer(TOPOLOGY)(vertices, maps[:2], camera, lighting, 16)
 
 
+def test_maps_that_do_not_fit_one_another_are_refused():
+    """The compiled look-ups do not check bounds: what passes here must be safe there."""
+    vertices, maps, camera, lighting = inputs(2)
+    maps = maps.map(lambda x: x.repeat_interleave(4, -1).repeat_interleave(4, -2))
+    side = maps.normals.shape[-1]
+    for wrong in (
+        {"occlusion": torch.ones(2, 1, side // 2, side // 2)},
+        {"occlusion": torch.ones(3, 1, side, side)},
+        {"specular_albedo": maps.specular_albedo[:1]},
+    ):
+        with pytest.raises(ValueError, match="one size and batch"):
+            TorchRenderer(TOPOLOGY)(vertices, replace(maps, **wrong), camera, lighting, 8)
+    baked = torch.rand(1, 1, side, side)
+    shown = [
+        TorchRenderer(TOPOLOGY)(vertices, replace(maps, occlusion=occlusion), camera, lighting, 8).image
+        for occlusion in (baked, baked.repeat(2, 1, 1, 1))
+    ]
+    assert torch.equal(*shown)
+
+
 def test_wrong_batch_of_cameras_and_lights():
     vertices, maps, camera, lighting = inputs(3)
     with pytest.raises(ValueError, match="1 cameras for 3 faces"):
