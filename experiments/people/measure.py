@@ -6,7 +6,6 @@ With `publish=true`, as by default, the tables and pictures of experiments/peopl
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -30,6 +29,7 @@ from experiments.report import replace_generated
 from fitdiff.command import run_command
 from fitdiff.config import config_hash, plain
 from fitdiff.data.people import VERSION
+from fitdiff.data.workers import cores
 from fitdiff.shape_model.anny_population import RACES, sample_population
 from fitdiff.storage import write_atomically, write_json
 from fitdiff.types import ShapeModel
@@ -151,7 +151,7 @@ def facts(options: DictConfig, population: Population, minutes: float) -> dict[s
         "date": str(date.today()),
         "hash": config_hash(VERSION, population.config(), chosen),
         "minutes": minutes,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
     }
 
 

@@ -9,12 +9,10 @@ Legend of shape suffixes: N people · V portraits of each · R map side · S ima
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from fitdiff.data.people.options import Portraits
 from fitdiff.data.people.scenes import sample_scenes
 from fitdiff.data.people.views import Views
 from fitdiff.data.shards import dequantise, quantise
+from fitdiff.data.workers import cores, worker_processes
 from fitdiff.evaluation.skin_tone import lab_of_albedo
 from fitdiff.geometry import rotation_matrix
 from fitdiff.registry import build, config_of
@@ -230,7 +229,6 @@ _surveyor: Surveyor | None = None  # one a worker process
 
 def _start(population: Population) -> None:
     global _surveyor
-    torch.set_num_threads(1)
     _surveyor = Surveyor(population)
 
 
@@ -247,9 +245,9 @@ def survey(population: Population, n: int, n_controls: int, progress: Progress) 
     Returns:
         The arrays of `Surveyor.__call__`; those of clean portraits have `n_controls` rows.
     """
-    workers = min(len(os.sched_getaffinity(0)), -(-n // CHUNK))
+    workers = min(cores(), -(-n // CHUNK))
     task = progress.add_task("measuring people", total=n)
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(population,)) as pool:
+    with worker_processes(workers, _start, population) as pool:
         jobs = [(pool.submit(_survey, part, controls), part) for part, controls in _parts(n, n_controls)]
         chunks = [_finish(job, part, progress, task) for job, part in jobs]
     return {key: np.concatenate([chunk[key] for chunk in chunks if key in chunk]) for key in chunks[0]}

@@ -1,10 +1,13 @@
-"""Make the shards of a data set in parallel, each written atomically, with progress."""
+"""Work in parallel processes; and shards of a data set made by them, each written atomically, with progress."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,28 @@ Job = tuple[Path, Sequence[int]]
 _maker: Any = None  # one a worker process
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    # Where the system does not say which are ours (macOS, Windows), all are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def worker_processes(n: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """`n` processes of one thread each that first call `start(*arguments)`.
+
+    Whatever ends the block early, Ctrl-C included, cancels the jobs that wait; those under way are finished.
+    """
+    context = multiprocessing.get_context("spawn")  # fork would copy torch's thread pools in an undefined state
+    pool = ProcessPoolExecutor(n, context, initializer=_start, initargs=(start, *arguments))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
 def make_shards(maker: Any, jobs: Sequence[Job], workers: int, title: str) -> list[str]:
     """Write `maker.make(indices)` of each job to its file, in as many processes.
 
@@ -29,6 +54,7 @@ def make_shards(maker: Any, jobs: Sequence[Job], workers: int, title: str) -> li
 
     Returns:
         Messages of the jobs that ended with a `ValueError`, which leave no file; the others are done all the same.
+        Any other exception ends the work.
     """
     faults: list[str] = []
     with Progress(*Progress.get_default_columns(), "{task.fields[rate]}") as progress:
@@ -46,16 +72,20 @@ def make_shards(maker: Any, jobs: Sequence[Job], workers: int, title: str) -> li
             for path, indices in jobs:
                 finish(partial(_make_shard, maker, path, indices))
             return faults
-        context = multiprocessing.get_context("spawn")  # fork would copy torch's thread pools in an undefined state
-        with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start, initargs=(maker,)) as pool:
+        with worker_processes(min(workers, len(jobs)), _keep, maker) as pool:
             for future in as_completed([pool.submit(_make_shard, None, path, indices) for path, indices in jobs]):
                 finish(future.result)
     return faults
 
 
-def _start(maker: Any) -> None:
-    global _maker
+def _start(start: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the parent decides
     torch.set_num_threads(1)  # one process a core is faster than one thread pool for all, and deterministic
+    start(*arguments)
+
+
+def _keep(maker: Any) -> None:
+    global _maker
     _maker = maker
 
 

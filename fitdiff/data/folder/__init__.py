@@ -7,14 +7,13 @@ costs one conversion, not all.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from fitdiff.data.folder.layout import FolderError, PersonFiles, check, find_people, listed, split
 from fitdiff.data.folder.rules import Rules
 from fitdiff.data.shards import ShardedDataset, shard_path
-from fitdiff.data.workers import make_shards
+from fitdiff.data.workers import cores, make_shards
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder, link_or_copy
 
@@ -80,7 +79,7 @@ class Folder:
         self.shape_model, self.identity, self.renderer, self.resolution = shape_model, identity, renderer, resolution
         self.views, self.portrait_size = views, portrait_size
         self.detector, self.landmarks = detector, landmarks
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or cores()
         self.settings = [VERSION, vars(self.rules), detector, landmarks, views, portrait_size]
         self.content = config_hash(self.settings, {k: [_state(p) for p in v] for k, v in self.splits.items()})
         self.settings += [fingerprint, resolution]
