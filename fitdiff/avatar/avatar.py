@@ -23,7 +23,8 @@ class Avatar:
         provenance: facts that travel with the exported files, such as ``{"licence": "CC0-1.0", "photo": "me.jpg"}``.
 
     Raises:
-        ValueError: a shape disagrees with the topology or the maps are not a batch of one.
+        ValueError: a shape disagrees with the topology, a triangle or landmark names a vertex that is not there, or the
+            maps are not a batch of one.
     """
 
     vertices: Tensor
@@ -38,6 +39,12 @@ class Avatar:
         for name, value in {"vertices": self.vertices, **self.expressions}.items():
             if value.shape != expected:
                 raise ValueError(f"avatar: {name} is {tuple(value.shape)}, the topology needs {expected}")
+        # Compiled renderers read where these ids point, without a look.
+        for name, ids in (("faces", self.topology.faces), ("landmarks", self.topology.landmark_vertices)):
+            if ids.numel() and not 0 <= ids.min() <= ids.max() < expected[0]:
+                raise ValueError(
+                    f"avatar: {name} name vertices {ids.min()} to {ids.max()}, expected 0 to {expected[0] - 1}"
+                )
         shape = self.maps.diffuse_albedo.shape
         if len(shape) != 4 or shape[0] != 1:
             raise ValueError(

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pygltflib
@@ -275,6 +276,26 @@ def test_load_avatar_names_what_is_wrong(avatar, tmp_path):
     (tmp_path / "other.glb").write_bytes(data.replace(b'"generator":"FitDiff"', b'"generator":"Blender"'))
     with pytest.raises(AvatarError, match="not written by FitDiff"):
         load_avatar(tmp_path / "other.glb")
+
+
+def test_a_glb_whose_triangles_name_absent_vertices_is_refused(avatar, tmp_path):
+    glb = Glb(save_glb(avatar, tmp_path / "face.glb"))
+    first = glb.array(glb.primitive.indices).ravel()[:9].astype("<u4").tobytes()
+    data = (tmp_path / "face.glb").read_bytes()
+    assert data.count(first) == 1
+    (tmp_path / "far.glb").write_bytes(data.replace(first, np.uint32(2_000_000_000).tobytes() + first[4:]))
+    n = len(avatar.vertices)
+    with pytest.raises(AvatarError, match=rf"far\.glb: damaged .*faces name vertices 0 to 2000000000, .*0 to {n - 1}"):
+        load_avatar(tmp_path / "far.glb")
+
+
+@pytest.mark.parametrize("part", ["faces", "landmark_vertices"])
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_an_avatar_has_the_vertices_that_it_names(avatar, part, wrong):
+    ids = getattr(avatar.topology, part).clone()
+    ids[0, 0] = wrong
+    with pytest.raises(ValueError, match=f"name vertices .*{wrong}.*, expected 0 to"):
+        replace(avatar, topology=replace(avatar.topology, **{part: ids}))
 
 
 def test_glb_without_expressions_has_no_morph_targets(avatar, tmp_path):
