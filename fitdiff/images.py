@@ -21,7 +21,8 @@ class StoredImage:
     """One image as it is stored.
 
     Attributes:
-        values: (C, H, W) float32, C = 1 or 3; integers are divided by the largest of their type, others kept.
+        values: (C, H, W) float32, C = 1 or 3; integers are divided by the largest of their type, others kept; 0 is
+            dark, also in files that store it the other way round.
         floating: the file holds floating-point numbers.
     """
 
@@ -64,8 +65,10 @@ def read_image(path: Path) -> StoredImage:
     if values.ndim != 3 or values.shape[2] > 4:
         raise ValueError(f"{path}: has shape {values.shape}, expected one picture of 1 to 4 channels")
     values = values[..., : 3 if values.shape[2] > 2 else 1]
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"{path}: holds {values.dtype}, expected integers or floating-point numbers")
     floating = values.dtype.kind == "f"
-    full = np.float32(1.0 if floating else np.iinfo(values.dtype).max)
+    full = np.float32(np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1)
     scaled = torch.from_numpy(values.astype(np.float32) / full).movedim(-1, 0).contiguous()
     if not scaled.isfinite().all():
         raise ValueError(f"{path}: holds numbers that are not finite; repair or leave out the map")
@@ -80,11 +83,7 @@ def _read(path: Path) -> np.ndarray:
     if suffix == ".hdr":
         return _decode(path)
     if suffix in (".tif", ".tiff"):
-        import tifffile
-
-        values = tifffile.imread(path, key=0)
-        planar = values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]
-        return values.transpose(1, 2, 0) if planar else values
+        return _read_tiff(path)
     if suffix == ".png" and path.read_bytes()[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10":
         return _decode(path)  # Pillow would cut it to 8 bits
     with Image.open(path) as file:
@@ -101,9 +100,30 @@ def _decode(path: Path) -> np.ndarray:
     return values[..., 2::-1] if values.ndim == 3 else values
 
 
+def _read_tiff(path: Path) -> np.ndarray:
+    """The first page, if its numbers are light: a palette's indices, inks or other colour spaces would be misread."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        values, meaning, bits = page.asarray(), page.photometric.name, page.bitspersample
+    inverted = meaning == "MINISWHITE" and values.dtype.kind in "bu"
+    if not inverted and meaning not in ("MINISBLACK", "RGB"):
+        raise ValueError(f"{values.dtype} of kind {meaning}, expected grey or RGB")
+    if bits != 8 * values.dtype.itemsize and values.dtype != bool:
+        raise ValueError(f"{bits} bits a channel, expected 1, 8, 16 or 32")
+    planar = values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]
+    values = values.transpose(1, 2, 0) if planar else values
+    return ~values if inverted else values
+
+
 def _read_exr(path: Path) -> np.ndarray:
+    """Colours, or else luminance, or else the only channel there is."""
     channels = {name: channel.pixels for name, channel in _open_exr(path, separate_channels=True).channels().items()}
-    names = "RGB" if {"R", "G", "B"} <= set(channels) else list(channels)[:1]
+    names = next((names for names in ("RGB", "Y") if set(names) <= set(channels)), sorted(channels))
+    # RY and BY would be the colours of a luminance Y.
+    if (len(names) > 1 and names != "RGB") or (names == "Y" and {"RY", "BY"} & set(channels)):
+        raise ValueError(f"holds the channels {', '.join(sorted(channels))}, expected R, G and B, or Y, or only one")
     return np.stack([channels[name] for name in names], -1).astype(np.float32)
 
 

@@ -52,6 +52,51 @@ def test_exr_with_one_channel(tmp_path, colours):
     np.testing.assert_array_equal(read_image(tmp_path / "a.exr").values[0], colours[..., 0])
 
 
+def test_luminance_of_an_exr_is_read_and_not_its_alpha(tmp_path, colours):
+    write_exr(tmp_path / "a.exr", {"A": np.ones((6, 6), np.float32), "Y": colours[..., 0].copy()})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.exr").values[0], colours[..., 0])
+
+
+def test_an_exr_with_one_channel_of_any_name(tmp_path, colours):
+    write_exr(tmp_path / "a.exr", {"roughness": colours[..., 0].copy()})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.exr").values[0], colours[..., 0])
+
+
+def test_channels_of_unknown_meaning_are_listed(tmp_path, colours):
+    layers = {f"diffuse.{name}": colours[..., i].copy() for i, name in enumerate("RGB")}
+    write_exr(tmp_path / "a.exr", layers)
+    with pytest.raises(ValueError, match=r"a\.exr: .*channels diffuse\.B, diffuse\.G, diffuse\.R, expected R, G and B"):
+        read_image(tmp_path / "a.exr")
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16])
+@pytest.mark.parametrize("meaning", ["minisblack", "miniswhite"])
+def test_grey_tiff_is_0_where_it_is_dark(tmp_path, colours, kind, meaning):
+    full = 1 if kind is bool else np.iinfo(kind).max
+    levels = (colours[..., 0] * full).round().astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric=meaning)
+    shown = levels.astype(np.float64) / full
+    read = read_image(tmp_path / "a.tif")
+    np.testing.assert_allclose(read.values[0], shown if meaning == "minisblack" else 1 - shown, atol=1e-6)
+    assert not read.floating
+
+
+def test_tiff_of_other_meanings_is_refused(tmp_path, colours):
+    levels = (colours * 255).astype(np.uint8)
+    Image.fromarray(levels).quantize(8).save(tmp_path / "palette.tif")
+    tifffile.imwrite(tmp_path / "inks.tif", levels.repeat(2, 2)[..., :4].copy(), photometric="separated")
+    tifffile.imwrite(tmp_path / "float.tif", colours[..., 0], photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "complex.tif", colours[..., 0].astype(np.complex64), photometric="minisblack")
+    for name, fault in (
+        ("palette", "uint8 of kind PALETTE, expected grey or RGB"),
+        ("inks", "kind SEPARATED"),
+        ("float", "float32 of kind MINISWHITE"),
+        ("complex", "holds complex64"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}\.tif: .*{fault}"):
+            read_image(tmp_path / f"{name}.tif")
+
+
 def test_floating_tiff(tmp_path, colours):
     tifffile.imwrite(tmp_path / "a.tiff", colours, photometric="rgb")
     read = read_image(tmp_path / "a.tiff")
