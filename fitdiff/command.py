@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -40,7 +41,7 @@ def run_command(function: Callable[[Any, Console], None], options: type, text: s
         function(parse(words, options), console)
     except OmegaConfBaseException as error:
         _fail(console, f"{str(error).splitlines()[0]}; --help lists the options")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, ImportError, OSError) as error:
         _fail(console, str(error))
 
 
@@ -57,6 +58,23 @@ def parse(words: Sequence[str], options: type) -> Any:
     verbatim = {key: None if value == "null" else value for key, value in pairs if key in texts}
     parsed = OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs if key not in texts])
     return OmegaConf.merge(OmegaConf.structured(options), parsed, verbatim)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of an option, once it is known to work.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"got device={name}, which does not work here ({reason}); give cpu, or cuda with a GPU"
+        ) from error
+    return device
 
 
 def _help(options: type) -> Iterator[str]:

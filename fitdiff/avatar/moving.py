@@ -45,6 +45,21 @@ def save_gif(frames: Sequence[np.ndarray], path: str | os.PathLike[str], fps: fl
     return write_atomically(path, buffer.getvalue())
 
 
+def check_mp4(width: int, height: int) -> None:
+    """See whether `save_mp4` can write frames of this size, before they are made.
+
+    Raises:
+        VideoError: imageio-ffmpeg is not installed.
+        ValueError: a side is odd, which 4:2:0 cannot store.
+    """
+    try:
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise VideoError("MP4 needs imageio-ffmpeg: pip install 'fitdiff[video]', or ask for format=gif") from error
+    if height % 2 or width % 2:
+        raise ValueError(f"got frames of {width} x {height} pixels; MP4 needs even sides")
+
+
 def save_mp4(frames: Sequence[np.ndarray], path: str | os.PathLike[str], fps: float = 25, loops: int = 1) -> Path:
     """Write H.264 (4:2:0, BT.709) that browsers and slides play.
 
@@ -57,16 +72,12 @@ def save_mp4(frames: Sequence[np.ndarray], path: str | os.PathLike[str], fps: fl
         The path.
 
     Raises:
-        VideoError: imageio-ffmpeg is not installed.
-        ValueError: a side is odd, which 4:2:0 cannot store.
+        ValueError: see `check_mp4`.
     """
-    try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise VideoError("MP4 needs imageio-ffmpeg: pip install 'fitdiff[video]', or ask for format=gif") from error
     height, width = frames[0].shape[:2]
-    if height % 2 or width % 2:
-        raise ValueError(f"{path}: frames are {width} x {height} pixels, MP4 needs even sides")
+    check_mp4(width, height)
+    import imageio_ffmpeg
+
     colours = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec61966-2-1"]
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / "film.mp4"

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fitdiff import geometry
-from fitdiff.command import run_command
+from fitdiff.command import run_command, usable_device
 from fitdiff.renderer.auto import AutomaticRenderer
 from fitdiff.renderer.compiled import plain_torch
 from fitdiff.renderer.kaolin_renderer import KaolinRenderer
@@ -116,7 +116,7 @@ def main() -> None:
 def _print_tables(options: Options, _: Console) -> None:
     torch.set_num_threads(options.threads)
     cases = list(itertools.product(options.batch, options.maps, options.size))
-    for result in tables(torch.device(options.device), cases, options.side, options.repeats):
+    for result in tables(usable_device(options.device), cases, options.side, options.repeats):
         Console().print(result)
 
 

@@ -15,11 +15,11 @@ from rich.progress import track
 from torch import Tensor
 
 from fitdiff.avatar import Avatar, load_avatar
-from fitdiff.avatar.moving import save_gif, save_mp4
+from fitdiff.avatar.moving import check_mp4, save_gif, save_mp4
 from fitdiff.avatar.pictures import BACKDROP, contact_sheet, save_png, to_uint8
 from fitdiff.avatar.relight import PORTRAIT_FOCAL, light_from
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
-from fitdiff.command import run_command
+from fitdiff.command import run_command, usable_device
 from fitdiff.geometry import rotation_matrix
 from fitdiff.renderer.environment import environment_lighting, load_environment, project_on_harmonics, shrink
 from fitdiff.renderer.torch_renderer import TorchRenderer
@@ -59,7 +59,7 @@ def write(options: Options, console: Console) -> None:
     Raises:
         ValueError: an option is out of range, or the avatar is not ours (`AvatarError`).
         FileNotFoundError: there is no avatar.
-        VideoError: MP4 is asked for without the package that writes it.
+        VideoError: MP4 is asked for without the package that writes it; like the others, found before rendering.
     """
     if not options.avatar:
         raise ValueError("no avatar given: python -m fitdiff.renderer.turntable avatar=outputs/fits/me")
@@ -71,12 +71,15 @@ def write(options: Options, console: Console) -> None:
         raise ValueError(
             f"got frames={options.frames} size={options.size} fps={options.fps:g}; expected at least 2, 32, and 1 to 50"
         )
+    if kind == "mp4":
+        check_mp4(options.size, options.size)
+    device = usable_device(options.device)
     out = Path(options.out) if options.out else (source if source.is_dir() else source.parent) / f"turntable.{kind}"
     avatar = load_avatar(source)
     surroundings = exposed(options.environment, options.exposure) if options.environment else None
     frames = list(
         track(
-            turntable(avatar, options.frames, options.size, surroundings=surroundings, device=options.device),
+            turntable(avatar, options.frames, options.size, surroundings=surroundings, device=device),
             "rendering", total=options.frames, console=console,
         )
     )  # fmt: skip

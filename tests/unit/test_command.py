@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fitdiff.command import parse, run_command
+from fitdiff.command import parse, run_command, usable_device
 
 
 @dataclass
@@ -52,6 +52,32 @@ def test_errors_are_one_line_and_exit_code_2(words, message, monkeypatch, capsys
     assert text.startswith("error: ")
     assert message in text
     assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no"), ImportError("no module"), PermissionError(13, "may not write")],
+    ids=lambda e: type(e).__name__,
+)
+def test_what_a_user_can_mend_is_no_traceback(error, monkeypatch, capsys):
+    def work(options, console):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(work, Options, "Does nothing.")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_device_that_works_is_given():
+    assert usable_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "gpu"])
+def test_a_device_that_does_not_work_is_a_user_s_error(name):
+    with pytest.raises(ValueError, match=rf"got device={name}, which does not work here \([^\n]+\); give cpu, or cuda"):
+        usable_device(name)
 
 
 def test_help_explains_every_option(monkeypatch, capsys):

@@ -97,11 +97,31 @@ def test_mp4_has_the_frames(frames, tmp_path):
 
 
 def test_mp4_says_what_is_missing(frames, tmp_path, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg", reason="MP4 needs the extra `video`")
     with pytest.raises(ValueError, match="even sides"):
         save_mp4([frame[:, :63] for frame in frames], tmp_path / "film.mp4")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(VideoError, match=r"fitdiff\[video\]"):
         save_mp4(frames, tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "message"),
+    [
+        (["format=mp4"], True, "fitdiff[video]"),
+        (["out=film.mp4", "size=33"], False, "33 x 33 pixels; MP4 needs even sides"),
+        (["device=cuda:99"], False, "got device=cuda:99, which does not work here"),
+    ],
+)
+def test_faults_are_found_before_rendering(words, missing, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None if missing else object())
+    monkeypatch.setattr(module, "turntable", lambda *_, **__: pytest.fail("it renders"))
+    save_glb(dome(), tmp_path / "avatar.glb")
+    monkeypatch.setattr(sys, "argv", ["turntable", f"avatar={tmp_path}", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_command_line(tmp_path, monkeypatch):
