@@ -10,8 +10,8 @@ the data sets:
 * maps: `<ID>/{diffuse,specular,normal,ambient_occlusion,translucency,light_normalized}.png`, 1024 x 1024, in the UVs of
   HIFI3D (github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics, CC BY-NC-ND). Occlusion, translucency and the
   light-normalised texture are not among the nine channels of the model and stay behind.
-* meshes: `<ID>/stage3_mesh_id.obj` (neutral) as FFHQ-UV's RGB_Fitting writes them, or `<ID>.obj`: 20481 vertices of
-  HIFI3D++, in the unit of the fitting, hence aligned by similarity (github.com/csbhr/FFHQ-UV).
+* meshes: `<ID>/stage3_mesh_id.obj` (neutral) as FFHQ-UV's RGB_Fitting writes them, or else `<ID>.obj`: 20481 vertices
+  of HIFI3D++, in the unit of the fitting, hence aligned by similarity (github.com/csbhr/FFHQ-UV).
 * photos: `<ID>.png`, or with a suffix such as `<ID>_front.png`.
 """
 
@@ -35,7 +35,8 @@ from fitdiff.storage import link_or_copy, write_json
 
 MAPS = {"diffuse": "diffuse", "specular": "specular", "normal": "normals"}
 """Stem of a map in the data set -> in the folder layout."""
-MESH_NAMES = re.compile(r"stage3_mesh_id|\d+")
+NEUTRAL_MESH = "stage3_mesh_id"
+MESH_NAMES = re.compile(rf"{NEUTRAL_MESH}|\d+")
 SOURCES = (
     "maps: github.com/ubisoft/ubisoft-laforge-FFHQ-UV-Intrinsics (CC BY-NC-ND, research only); meshes and images: "
     "github.com/csbhr/FFHQ-UV (code MIT, images derived from FFHQ); bring them together with "
@@ -88,7 +89,7 @@ def _convert(options: Options, console: Console) -> None:
 
 
 def convert(options: Options, console: Console | None = None) -> tuple[int, dict[str, list[str]]]:
-    """Link every complete subject into `out/<ID>/`, and write `rules.json`. Running it again continues.
+    """Link every complete subject into `out/<ID>/`, and `rules.json` if there is none. Running it again continues.
 
     Returns:
         Number of people, and the IDs that were skipped by what they lack.
@@ -108,7 +109,9 @@ def convert(options: Options, console: Console | None = None) -> tuple[int, dict
     for name, sources in track(complete.items(), "linking", console=console or Console(stderr=True)):
         _link(sources, Path(options.out) / name)
     # The authors state no scale of the specular maps and no direction of green: ours are assumed (see docs/data.md).
-    write_json(Path(options.out) / FILE, vars(Rules()))
+    # Whoever knows better says so in that file, which is theirs from then on.
+    if not (rules := Path(options.out) / FILE).exists():
+        write_json(rules, vars(Rules()))
     return len(complete), skipped
 
 
@@ -117,7 +120,8 @@ def match(
 ) -> tuple[dict[str, Sources], dict[str, list[str]]]:
     """Subjects by ID, and the IDs that lack something. IDs are compared as numbers: 12 is 00012."""
     folders = {path.parent.name: path.parent for path in sorted(maps.rglob("diffuse.png"))}
-    mesh_of = {number: path for number, path in _numbered(meshes, (".obj",)) if MESH_NAMES.fullmatch(path.stem)}
+    found = [(number, path) for number, path in _numbered(meshes, (".obj",)) if MESH_NAMES.fullmatch(path.stem)]
+    mesh_of = dict(sorted(found, key=lambda item: item[1].stem == NEUTRAL_MESH))  # the last of a number counts
     photos_of: dict[int, list[Path]] = {}
     for number, path in _numbered(photos, PHOTO_SUFFIXES):
         photos_of.setdefault(number, []).append(path)
@@ -125,13 +129,13 @@ def match(
     skipped: dict[str, list[str]] = {}
     for name, folder in folders.items():
         number = _number(name)
-        found = {stem: folder / f"{stem}.png" for stem in MAPS}
-        lacks = [f"{path.name}" for path in found.values() if not path.is_file()]
+        files = {stem: folder / f"{stem}.png" for stem in MAPS}
+        lacks = [f"{path.name}" for path in files.values() if not path.is_file()]
         lacks += ["a mesh"] * (number not in mesh_of) + ["a photo"] * (number not in photos_of)
         for what in lacks:
             skipped.setdefault(what, []).append(name)
         if not lacks:
-            complete[name] = Sources(found, mesh_of[number], tuple(photos_of[number][:photos_a_person]))
+            complete[name] = Sources(files, mesh_of[number], tuple(photos_of[number][:photos_a_person]))
     return complete, skipped
 
 

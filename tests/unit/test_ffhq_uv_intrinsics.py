@@ -102,6 +102,23 @@ def test_ids_are_compared_as_numbers(sources):
     assert complete["000001"].mesh.parent.name == "00001"
 
 
+@pytest.mark.parametrize("other", ["00001.obj", "0/00001.obj", "1_a/1.obj"])
+def test_the_neutral_mesh_of_the_fitting_goes_first(sources, other):
+    path = Path(sources.meshes) / other
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("v 0 0 0\n")
+    complete, _ = match(Path(sources.maps), Path(sources.meshes), Path(sources.photos))
+    assert complete["000001"].mesh == Path(sources.meshes) / "00001" / "stage3_mesh_id.obj"
+
+
+def test_rules_that_the_user_wrote_are_kept(sources):
+    convert(sources)
+    rules = Path(sources.out) / "rules.json"
+    rules.write_text('{"normal_y": "down"}')
+    convert(sources)
+    assert rules.read_text() == '{"normal_y": "down"}'
+
+
 def test_command_line(sources, monkeypatch, capsys):
     words = [f"{key}={getattr(sources, key)}" for key in ("maps", "meshes", "photos", "out")]
     monkeypatch.setattr(sys, "argv", ["ffhq", *words])
