@@ -4,11 +4,14 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
 
-from fitdiff.data.people import People
+from fitdiff.data.people import HELD_OUT_OFFSET, People
+from fitdiff.data.people import __main__ as browse
 from fitdiff.data.people.maker import PeopleMaker, feathered
 from fitdiff.data.people.options import CLEAN, STANDARD_AUGMENTATION, Augmentation
 from fitdiff.data.shards import ShardedDataset, dequantise, quantise
@@ -136,12 +139,32 @@ def test_options_are_typed_config_fields(parts):
     ({"portraits": {"lamps": 0.0, "near_lamps": 0.0, "surroundings": 0.0}}, "not all 0"),
     ({"portraits": {"wide": -0.1}}, r"portraits.wide is -0.1; give a share in \[0, 1\]"),
     ({"portrait_size": 65}, "portrait_size=65; expected an even number"),
+    ({"portraits": {"narrowest_lens": 0.0}}, "portraits.narrowest_lens is 0.0; give 1 to 90"),
+    ({"portraits": {"widest_lens": 200.0}}, "portraits.widest_lens is 200.0; give 1 to 90"),
+    ({"portraits": {"narrowest_lens": 50.0}}, "narrowest_lens is 50.0, widest_lens 45.0; give the smaller"),
+    ({"portraits": {"widest": -5.0}}, "portraits.widest is -5.0; give 0 to 90"),
+    ({"portraits": {"exposure": -1.0}}, "portraits.exposure is -1.0; give 0 to 2"),
+    ({"portraits": {"tint": float("inf")}}, "portraits.tint is inf; give 0 to 100"),
+    ({"portraits": {"lamps": float("nan")}}, "portraits.lamps is nan; give 0"),
+    ({"augmentation": {"blur_strength": float("nan")}}, "augmentation.blur_strength is nan; give 0 to 20"),
+    ({"augmentation": {"noise_strength": -1.0}}, "augmentation.noise_strength is -1.0; give 0 to 2"),
     ({"views": 0}, "views=0; expected 1"),
+    ({"n": 0}, "data.n is 0; give 1 or more"),
+    ({"held_out": -1}, "data.held_out is -1; give 0 or more"),
+    ({"shard_size": 0}, "data.shard_size is 0; give 1 or more"),
+    ({"workers": -1}, "data.workers is -1; give 1 or more"),
+    ({"start": -1}, "data.start is -1; give 0 or more"),
+    ({"start": HELD_OUT_OFFSET - 49}, "end before person 1000000001.* held out; give a smaller start"),
     ({"portraits": 3}, "got int for Portraits"),
 ])  # fmt: skip
 def test_bad_options_are_named(parts, options, message):
     with pytest.raises(ValueError, match=message):
-        People(*parts, 64, "test", n=4, **options)
+        People(*parts, 64, "test", **{"n": 4, "portrait_size": 64} | options)
+
+
+def test_training_may_reach_to_the_held_out_people(parts, tmp_path):
+    people = People(*parts, 64, "test", n=4, start=HELD_OUT_OFFSET - 50, portrait_size=64, cache=str(tmp_path))
+    assert people.start + people.shard_size == HELD_OUT_OFFSET
 
 
 def test_the_cache_is_extended_not_rewritten(parts, tmp_path):
@@ -159,6 +182,21 @@ def test_the_cache_is_extended_not_rewritten(parts, tmp_path):
     assert not torch.equal(first.held_out.load("identity"), first.train.load("identity"))
     other = People(*parts, 64, "another fingerprint", n=4, **options)
     assert other.folder != first.folder
+
+
+def test_browsing_makes_people_anew(parts, tmp_path, monkeypatch):
+    """A cache would show the people of an older face model."""
+    built = dict(zip(("shape_model", "identity", "renderer"), parts, strict=True))
+    monkeypatch.setattr(browse, "build", lambda node, kind, **_: built[kind])
+    monkeypatch.setattr(People, "prepare", lambda _: pytest.fail("it asks the cache"))
+    words = [f"out={tmp_path}", "n=5", "size=64", "portrait_size=64", "seed=3", "start=7", "augmentation.bust=0"]
+    monkeypatch.setattr(sys, "argv", ["people", *words])
+    browse.main()
+    expected = PeopleMaker(*parts, 64, 64, 2, 3, augmentation=Augmentation(bust=0.0)).make(range(7, 12))
+    for row in range(5):
+        picture = np.asarray(Image.open(tmp_path / f"{7 + row:06d}" / "view1.png"))
+        np.testing.assert_array_equal(picture, expected["image"][row, 1].movedim(0, -1))
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_a_missing_shard_is_named(tmp_path):

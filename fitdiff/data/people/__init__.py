@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from fitdiff.data.people.options import STANDARD_AUGMENTATION, STANDARD_PORTRAITS, Augmentation, Portraits
 from fitdiff.data.shards import ShardedDataset, shard_path
-from fitdiff.data.workers import make_shards
+from fitdiff.data.workers import cores, make_shards
 from fitdiff.registry import register
 from fitdiff.storage import cache_folder
 
@@ -62,7 +61,7 @@ class People:
             shard_size: people a file, made as one batch.
             device: "cpu", or "cuda" for one process with the whole batch on the GPU. The people are the same up to
                 rounding, so this is not part of the cache's key.
-            workers: processes on the CPU; null is one a core. cache: folder; null is the user cache.
+            workers: processes on the CPU; null, or 0, is one a core. cache: folder; null is the user cache.
 
         Raises:
             ValueError: an option is out of range, or the shape model has no phenotypes.
@@ -75,14 +74,20 @@ class People:
                 f"data=people makes people of shape_model=anny_face, whose phenotypes it draws; got "
                 f"{type(shape_model).__name__}. Choose shape_model=anny_face, or data=folder for your own people"
             )
+        _check_counts(n, held_out, start, shard_size, workers)
         self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
-        self.workers = (workers or len(os.sched_getaffinity(0))) if device == "cpu" else 1
+        self.workers = (workers or cores()) if device == "cpu" else 1
         chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
         content = (resolution, views, portrait_size, seed, start, shard_size, *map(asdict, chosen))
         folder = f"people-{resolution}px-{config_hash(VERSION, fingerprint, *content)}"
         self.folder = Path(cache or cache_folder()) / folder
         parts = (shape_model, identity, renderer)
         self.maker = PeopleMaker(*parts, resolution, portrait_size, views, seed, *chosen, device)
+
+    @property
+    def content(self) -> int:
+        """What the parameters do not say of who people are."""
+        return VERSION
 
     def prepare(self) -> None:
         """Generate the shards that are missing (resumable at any moment: each shard is written atomically)."""
@@ -106,6 +111,20 @@ class People:
         starts = range(0, n, self.shard_size)
         paths = [(shard_path(self.folder / split, start // self.shard_size), start + offset) for start in starts]
         return [(path, range(i, i + self.shard_size)) for path, i in paths if not path.exists()]
+
+
+def _check_counts(n: int, held_out: int, start: int, shard_size: int, workers: int | None) -> None:
+    given = {"n": n, "held_out": held_out, "start": start, "shard_size": shard_size, "workers": workers or 1}
+    for name, value in given.items():
+        least = int(name not in ("held_out", "start"))
+        if value < least:
+            raise ValueError(f"data.{name} is {value}; give {least} or more")
+    end = start + -(-n // shard_size) * shard_size
+    if end > HELD_OUT_OFFSET:
+        raise ValueError(
+            f"data.start={start} n={n}: whole shards end before person {end}, but those from {HELD_OUT_OFFSET} on are "
+            "held out; give a smaller start"
+        )
 
 
 def _options(kind: type, given: Any) -> Any:

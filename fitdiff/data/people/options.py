@@ -10,6 +10,15 @@ from dataclasses import dataclass
 SHARES = ("bust", "hair_strands", "glasses", "hand", "cover", "blur", "noise", "jpeg")
 """Fields of `Augmentation` that are shares of portraits."""
 
+PORTRAIT_RANGES = {
+    "yaw": (0, 90), "pitch": (0, 90), "roll": (0, 90), "widest": (0, 90),
+    "narrowest_lens": (1, 90), "widest_lens": (1, 90),  # from wider ones than 90 degrees the camera is in the face
+    "lamps": (0, 1e6), "near_lamps": (0, 1e6), "surroundings": (0, 1e6),
+    "tint": (0, 100), "exposure": (0, 2),
+}  # fmt: skip
+AUGMENTATION_RANGES = {"blur_strength": (0, 20), "noise_strength": (0, 2), "jpeg_quality": (1, 95)}
+"""Least and largest value of the fields that are no shares."""
+
 
 @dataclass(unsafe_hash=True)
 class Portraits:
@@ -41,10 +50,13 @@ class Portraits:
     exposure: float = 0.2
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a share that is none, or light of no kind."""
-        _check_shares("portraits", self, ("wide", "expressive"))
+        """Raises ValueError for what is out of range, lenses in the wrong order, or light of no kind."""
+        _check_ranges("portraits", self, dict.fromkeys(("wide", "expressive"), (0, 1)) | PORTRAIT_RANGES)
+        if self.narrowest_lens > self.widest_lens:
+            lenses = f"narrowest_lens is {self.narrowest_lens}, widest_lens {self.widest_lens}"
+            raise ValueError(f"portraits.{lenses}; give the smaller field of view to the narrowest")
         odds = (self.lamps, self.near_lamps, self.surroundings)
-        if min(odds) < 0 or not any(odds):
+        if not any(odds):
             raise ValueError(f"portraits: lamps, near_lamps, surroundings are {odds}; give odds, not all 0")
 
 
@@ -73,16 +85,15 @@ class Augmentation:
     jpeg_quality: float = 40.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a share or quality out of range."""
-        _check_shares("augmentation", self, SHARES)
-        if not 1 <= self.jpeg_quality <= 95:
-            raise ValueError(f"augmentation.jpeg_quality is {self.jpeg_quality}; give 1 to 95")
+        """Raises ValueError for what is out of range."""
+        _check_ranges("augmentation", self, dict.fromkeys(SHARES, (0, 1)) | AUGMENTATION_RANGES)
 
 
-def _check_shares(group: str, options: Portraits | Augmentation, names: tuple[str, ...]) -> None:
-    for name in names:
-        if not 0 <= getattr(options, name) <= 1:
-            raise ValueError(f"{group}.{name} is {getattr(options, name)}; give a share in [0, 1]")
+def _check_ranges(group: str, options: Portraits | Augmentation, ranges: dict[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(options, name) <= high:  # nan is in no range
+            wanted = "a share in [0, 1]" if (low, high) == (0, 1) else f"{low:g} to {high:g}"
+            raise ValueError(f"{group}.{name} is {getattr(options, name)}; give {wanted}")
 
 
 STANDARD_PORTRAITS, STANDARD_AUGMENTATION = Portraits(), Augmentation()

@@ -29,7 +29,7 @@ def sample_cameras(views: Views, options: Portraits) -> tuple[Camera, Tensor]:
     """Cameras that frame the face, and the head's (yaw, pitch) in radians, (N, 2).
 
     Yaw is normal with a wide tail, pitch and roll are normal; the focal length is uniform in its logarithm. The face's
-    half height fills 0.5 to 0.92 of the image's; its middle lies near the image's.
+    half height fills 0.58 to 0.92 of the image's; its middle lies near the image's.
     """
     draws = views.draws("camera")
     is_wide = draws.chance(options.wide) > 0
