@@ -35,6 +35,8 @@ from fitdiff.storage import write_atomically, write_json
 from fitdiff.types import ShapeModel
 
 HERE = Path(__file__).parent
+OWN_OPTIONS = {"views": "views", "seed": "seed", "portrait_size": "portrait"}
+"""Fields of data=people that have an option of their own."""
 FEWEST_PEOPLE, FEWEST_CONTROLS = 20, 2
 PUBLISHED = ("people.jpg", "extremes.jpg", "nearest_free.jpg", "separation.png", "tones.png", "learning.png")
 
@@ -72,13 +74,16 @@ def check(options: DictConfig) -> None:
     """Refuse what would fail after minutes of work.
 
     Raises:
-        ValueError: too few people, controls or views, no such folder of photos, or own photos to be published.
+        ValueError: too few people, controls or views, no such folder of photos, own photos to be published, or an
+            override of the data that has an option of its own.
     """
     if options.n < FEWEST_PEOPLE or not FEWEST_CONTROLS <= options.controls <= options.n or options.views < 2:
         raise ValueError(
             f"got n={options.n} controls={options.controls} views={options.views}; expected n >= {FEWEST_PEOPLE}, "
             f"{FEWEST_CONTROLS} <= controls <= n and views >= 2"
         )
+    for key in OWN_OPTIONS.keys() & options.data.keys():
+        raise ValueError(f"got data.{key}={options.data[key]}; write {OWN_OPTIONS[key]}={options.data[key]}")
     if options.photos and not Path(options.photos).is_dir():
         raise ValueError(f"photos={options.photos}: no such folder")
     if options.photos and options.publish:

@@ -113,6 +113,9 @@ def test_nobody_is_both_trained_on_and_held_out():
         (["photos=nowhere", "publish=false"], "no such folder"),
         (["photos=."], "add publish=false"),
         (["nn=5"], "nn"),
+        (["data.views=5"], "got data.views=5; write views=5"),
+        (["data.seed=1"], "write seed=1"),
+        (["data.portrait_size=64"], "write portrait=64"),
     ],
 )
 def test_faults_are_found_before_the_work(arguments, message, monkeypatch, capsys):
