@@ -89,6 +89,34 @@ def test_only_what_changed_is_converted(toy, tmp_path):
     assert folder(toy, tmp_path / "people").content == second.content  # the same state is the same
 
 
+def test_one_photo_with_more_lamps_costs_one_conversion(toy, tmp_path):
+    root = tmp_path / "people"
+    written = write_people(root, toy, 4)
+    first = folder(toy, root)
+    first.prepare()
+    cached = {path: path.stat().st_mtime_ns for path in (first.cache / "people").iterdir()}
+    changed = sorted(written)[0]
+    path = root / changed / "view0.json"
+    scene = json.loads(path.read_text())
+    lamps = {"directions": [[0, 1, 0]] * 4, "colours": [[0.5] * 3] * 4, "proximity": [0.001] * 4}
+    path.write_text(json.dumps({**scene, **lamps, "licence": "mine"}))
+    second = folder(toy, root)
+    second.prepare()
+    after = {path: path.stat().st_mtime_ns for path in (second.cache / "people").iterdir()}
+    assert len(after) == 5
+    assert all(after[path] == time for path, time in cached.items())
+    for name, person in everyone(second).items():
+        assert person["directions"].shape == person["colours"].shape == (2, 4, 3)
+        assert person["proximity"].shape == (2, 4)
+        kept = slice(int(name == changed), 2)  # the changed photo has no dark lamp
+        for key in ("directions", "colours", "proximity"):
+            assert torch.equal(person[key][kept, :2], written[name][key][kept])
+        assert (person["colours"][kept, 2:] == 0).all()
+        assert torch.equal(person["directions"][kept, 2:], torch.tensor([0.0, 0, 1]).expand(2 - kept.start, 2, 3))
+        assert torch.equal(person["image"], written[name]["image"])
+    assert (everyone(second)[changed]["colours"][0] == 0.5).all()
+
+
 def test_an_interrupted_conversion_goes_on(toy, tmp_path, monkeypatch):
     from fitdiff.data.folder.maker import FolderMaker
 
@@ -143,6 +171,33 @@ def test_all_faults_are_listed_before_anything_is_converted(toy, tmp_path):
     ):
         assert re.search(fault, text), fault
     assert not (data.cache / "people").exists()
+
+
+def test_no_damage_hides_the_faults_of_other_files(toy, tmp_path):
+    root = tmp_path / "people"
+    write_people(root, toy, 6)
+    a, b, c, d, e, f = sorted(root.iterdir())
+    for person in (c, d, e):
+        (person / "shape.json").unlink()
+    (a / "shape.json").write_text('{"identity": [null, 1, 2, 3, 4, 5]}')
+    (b / "shape.json").write_text("[" * 100_000)
+    (c / "mesh.npz").write_bytes(b"PK\x03\x04" + b"0" * 100)
+    np.savez(d / "mesh.npz", points=np.zeros((144, 3)))
+    np.savez(e / "mesh.npz", vertices=np.float32(1))
+    (f / "view0.json").write_text("[" * 100_000)
+    with pytest.raises(FolderError) as raised:
+        folder(toy, root).prepare()
+    text = str(raised.value)
+    for fault in (
+        r"6 faults in the data",
+        r"0, é/shape\.json: 'identity' must be a list of finite numbers",
+        r"1, é/shape\.json: .*recursion",
+        r"2, é/mesh\.npz: cannot be read as a mesh \(BadZipFile: .*\); write it again",
+        r"3, é/mesh\.npz: cannot be read as a mesh \(KeyError: .*vertices",
+        r"4, é/mesh\.npz: holds vertices of shape \(\), expected \(V, 3\)",
+        r"5, é/view0\.json: .*recursion",
+    ):
+        assert re.search(fault, text), (fault, text)
 
 
 def test_long_lists_are_cut(toy, tmp_path):
@@ -297,9 +352,10 @@ def test_scene_files(tmp_path):
     path.write_text(json.dumps({**camera, **light, "expression": {"blink": 0.5}, "steps": "ignored"}))
     scene = read_scene(path, names)
     torch.testing.assert_close(scene["expression"], torch.tensor([0.0, 0.5]))
-    padded = pad_lamps(scene, 2)
+    (padded,) = pad_lamps([scene], 2)
     assert padded["directions"].shape == (2, 3)
     assert (padded["colours"] == 0).all()
+    assert padded["proximity"].tolist() == [0, 0]
     assert scene["harmonics"].shape == (8, 3)
     for values, fault in (
         ({**camera, "focal": [1, 2]}, r"'focal' has shape \(2,\), expected \(\)"),
@@ -341,7 +397,7 @@ def test_photos_without_a_scene_are_cropped_and_their_camera_found(toy, tmp_path
     canvas.save(photo)
     landmarks = ndc_to_pixels(truth["landmarks"][0], 160).numpy() + np.array([100, 40])
     maker = FolderMaker(
-        find_people(root), Rules(), toy.shape_model, toy.identity, toy.renderer, SIZE, 96, 1, 5, "mtcnn", "dlib68"
+        find_people(root), Rules(), toy.shape_model, toy.identity, toy.renderer, SIZE, 96, 1, "mtcnn", "dlib68"
     )
     maker._finders = (
         lambda image: [Detection((100.0, 40.0, 260.0, 200.0), 1.0)],

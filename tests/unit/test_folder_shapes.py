@@ -99,6 +99,10 @@ def test_faults_are_named(tmp_path, code):
         ('{"identity": [1, 2]}', "got 2 numbers"),
         ('{"code": [1, 2]}', "got none under 'identity'"),
         ('{"identity": [1, 2, 3, 4, 5, NaN]}', "finite"),
+        ('{"identity": [1, 2, 3, 4, 5, null]}', "list of finite numbers"),
+        ('{"identity": [1, 2, 3, 4, 5, "a"]}', "list of finite numbers"),
+        ('{"identity": [[1], [2], [3], [4], [5], [6, 7]]}', "list of finite numbers"),
+        ('{"identity": [1, 2, 3, 4, 5, 1' + "0" * 400 + "]}", "list of finite numbers"),
         ('{"identity": [1, 2,', "Expecting"),
     ):
         path.write_text(text)

@@ -1,8 +1,8 @@
 """Reflectance that users bring (`data=folder`): a folder a person, each converted once.
 
 The cache holds a file a person, named by what the person's files and the settings are, and for each state of the whole
-folder links to them in the order of the names. So a person who is added, mended or moved between training and held-out
-costs one conversion, not all.
+folder links to them in the order of the names (copies, where scenes need more dark lamps to match the others). So a
+person who is added, mended or moved between training and held-out costs one conversion, not all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import load_file
+
 from fitdiff.data.folder.layout import FolderError, PersonFiles, check, find_people, listed, split
 from fitdiff.data.folder.rules import Rules
+from fitdiff.data.folder.scenes import pad_lamps
 from fitdiff.data.shards import ShardedDataset, shard_path
 from fitdiff.data.workers import cores, make_shards
 from fitdiff.registry import MISSING, register
-from fitdiff.storage import cache_folder, link_or_copy
+from fitdiff.storage import cache_folder, link_or_copy, write_tensors
 
 __all__ = ["Folder", "FolderError"]
 
@@ -97,25 +101,28 @@ class Folder:
                 that decoding found, after everyone else was converted.
         """
         places = [
-            (self._place(name, i), person) for name, people in self.splits.items() for i, person in enumerate(people)
+            (shard_path(self.folder / side, i), person)
+            for side, people in self.splits.items()
+            for i, person in enumerate(people)
         ]
         if all(path.exists() for path, _ in places):
             return
         files = self._convert()
+        lamps = max(map(_lamps, files.values()))
         for path, person in places:
-            link_or_copy(files[person.name], path)
+            _place(files[person.name], path, lamps)
 
     def _convert(self) -> dict[str, Path]:
         """Name -> converted file of everyone."""
         from fitdiff.config import config_hash
-        from fitdiff.data.folder.maker import ESTIMATED_LAMPS, FolderMaker
+        from fitdiff.data.folder.maker import FolderMaker
 
-        lamps = check(self.people, self.shape_model, ESTIMATED_LAMPS)
+        check(self.people, self.shape_model)
         maker = FolderMaker(
             self.people, self.rules, self.shape_model, self.identity, self.renderer,
-            self.resolution, self.portrait_size, self.views, lamps, self.detector, self.landmarks,
+            self.resolution, self.portrait_size, self.views, self.detector, self.landmarks,
         )  # fmt: skip
-        keys = [config_hash(self.settings, lamps, _state(person)) for person in self.people]
+        keys = [config_hash(self.settings, _state(person)) for person in self.people]
         files = [self.cache / "people" / f"{key}.safetensors" for key in keys]
         missing = [(path, [i]) for i, path in enumerate(files) if not path.exists()]
         if faults := make_shards(maker, missing, self.workers, "converting people"):
@@ -135,8 +142,20 @@ class Folder:
     def _dataset(self, name: str) -> ShardedDataset:
         return ShardedDataset(self.folder / name, len(self.splits[name]), 1)
 
-    def _place(self, name: str, number: int) -> Path:
-        return shard_path(self.folder / name, number)
+
+def _lamps(path: Path) -> int:
+    """Lamps of each scene in a converted file."""
+    with safe_open(path, "pt") as file:
+        return file.get_slice("directions").get_shape()[-2]
+
+
+def _place(source: Path, target: Path, lamps: int) -> None:
+    """Link a converted file, or write a copy with as many lamps as everybody's scenes must have to be stacked."""
+    if _lamps(source) == lamps:
+        link_or_copy(source, target)
+    else:
+        (padded,) = pad_lamps([load_file(source)], lamps)
+        write_tensors(target, padded)
 
 
 def _state(person: PersonFiles) -> list[Any]:

@@ -39,7 +39,7 @@ def report(options: Options) -> str:
     train, held_out = split(root, people, options.held_out)
     where = {"path": options.shape_path} if options.shape_path else {}
     shape_model = build(config_of("shape_model", options.shape_model, **where), "shape_model")
-    check(people, shape_model, 0)
+    check(people, shape_model)
     photos = sum(len(person.photos) for person in people)
     return f"{len(people)} people ({len(train)} to train on, {len(held_out)} held out), {photos} photos; {rules}"
 

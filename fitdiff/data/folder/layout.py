@@ -79,30 +79,20 @@ def _person(folder: Path) -> PersonFiles:
     return PersonFiles(folder.name, folder, maps, tuple(f for f in files if f.name in NAMES), tuple(photos))
 
 
-def check(people: Sequence[PersonFiles], shape_model: Any, estimated_lamps: int) -> int:
+def check(people: Sequence[PersonFiles], shape_model: Any) -> None:
     """Look at every file of every person without decoding pixels.
-
-    Args:
-        estimated_lamps: lamps of the light that is estimated where a photo's is not given.
-
-    Returns:
-        The largest number of lamps of a scene.
 
     Raises:
         FolderError: with all faults, up to a limit.
     """
     faults: list[str] = []
-    lamps = 0
     for person in people:
         faults += _structure(person)
         faults += [f"{path}: {fault}" for path in person.files if (fault := _fault(path, shape_model))]
-        for photo in person.photos:
-            fault, n = _scene_fault(photo, person.scene_of(photo), shape_model, estimated_lamps)
-            lamps = max(lamps, n)
-            faults += [fault] if fault else []
+        scenes = ((photo, scene) for photo in person.photos if (scene := person.scene_of(photo)))
+        faults += [fault for photo, scene in scenes if (fault := _scene_fault(photo, scene, shape_model))]
     if faults:
         raise FolderError(listed(faults))
-    return lamps
 
 
 def _structure(person: PersonFiles) -> Iterator[str]:
@@ -131,22 +121,20 @@ def _fault(path: Path, shape_model: Any) -> str | None:
             height, width = probe(path)
             if height != width and not path.stem.startswith(PHOTO_PREFIXES):
                 return f"is {width} x {height} pixels; maps must be square"
-    except (ValueError, KeyError, OSError) as error:
-        return str(error)
+    except Exception as error:  # whatever is wrong with one file must not hide the faults of the others
+        return str(error) or type(error).__name__
     return None
 
 
-def _scene_fault(photo: Path, path: Path | None, shape_model: Any, estimated_lamps: int) -> tuple[str | None, int]:
-    """Fault of a scene file, and the number of lamps of the scene."""
-    if path is None:
-        return None, estimated_lamps
+def _scene_fault(photo: Path, path: Path, shape_model: Any) -> str | None:
+    """What is wrong with the scene file of a photo."""
     try:
         scene = read_scene(path, shape_model.expression_names)
         if CAMERA[0] in scene and len(set(probe(photo))) > 1:
-            return f"{photo}: is not square, but {path.name} gives its camera, which is of a square photo", 0
-        return None, len(scene["directions"]) if "directions" in scene else estimated_lamps
-    except (ValueError, OSError) as error:
-        return f"{path}: {error}", 0
+            return f"{photo}: is not square, but {path.name} gives its camera, which is of a square photo"
+    except Exception as error:  # as in `_fault`
+        return f"{path}: {str(error) or type(error).__name__}"
+    return None
 
 
 def listed(faults: Sequence[str]) -> str:

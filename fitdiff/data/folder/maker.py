@@ -24,11 +24,9 @@ from fitdiff.data.folder.shapes import read_shape
 from fitdiff.data.shards import dequantise, quantise
 from fitdiff.geometry import project, to_camera_space
 from fitdiff.images import read_image
-from fitdiff.observe import LIGHTS, estimate_lighting
+from fitdiff.observe import estimate_lighting
 from fitdiff.registry import build, config_of
 from fitdiff.types import SCENE_KEYS, Camera, FaceMaps, Scene
-
-ESTIMATED_LAMPS = len(LIGHTS)
 
 
 @dataclass
@@ -39,7 +37,6 @@ class FolderMaker:
         people: whom an index counts. rules: how their numbers are meant.
         shape_model, identity, renderer: see `types`.
         resolution: side R of the maps. portrait_size: side S of the portraits. views: portraits a person.
-        lamps: that every stored scene has; those that a photo lacks are dark.
         detector, landmarks: names of the components that find faces where a photo has no camera.
     """
 
@@ -51,7 +48,6 @@ class FolderMaker:
     resolution: int
     portrait_size: int
     views: int
-    lamps: int
     detector: str
     landmarks: str
 
@@ -62,10 +58,12 @@ class FolderMaker:
     def make(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Samples of n people, with the keys and shapes of `PeopleMaker.make`.
 
+        Scenes have as many lamps as the one with the most; those that a photo lacks are dark.
+
         Raises:
             ValueError: a file cannot be used; the message names it (`PhotoError` where it is a photo).
         """
-        rows = [self._person(self.people[i]) for i in indices]
+        rows = pad_lamps([self._person(self.people[i]) for i in indices])
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     def _person(self, person: PersonFiles) -> dict[str, Tensor]:
@@ -75,6 +73,7 @@ class FolderMaker:
         maps = FaceMaps.from_tensor(dequantise(stored))
         photos = [person.photos[i % len(person.photos)] for i in range(self.views)]
         views = {photo: self._view(photo, person.scene_of(photo), code[None], maps) for photo in dict.fromkeys(photos)}
+        views = dict(zip(views, pad_lamps(list(views.values())), strict=True))
         per_view = {key: torch.stack([views[photo][key] for photo in photos]) for key in views[photos[0]]}
         return {"identity": code, "maps": stored[0], **per_view}
 
@@ -103,7 +102,6 @@ class FolderMaker:
             vertices = self.shape_model(code_1K, scene["expression"][None])
             points = self.shape_model.topology.landmarks(vertices)
             scene["landmarks"] = project(to_camera_space(points, camera), camera)[0]
-        scene = pad_lamps(scene, self.lamps)
         transform = crop_transform(self.identity, scene["landmarks"][None])
         embedding = self.identity(crop(image, transform, self.identity.size)).embedding[0]
         stored = {key: scene[key] for key in ("landmarks", *SCENE_KEYS)}

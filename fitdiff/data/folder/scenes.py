@@ -52,12 +52,21 @@ def read_scene(path: Path, expression_names: Sequence[str]) -> dict[str, Tensor]
     return scene
 
 
-def pad_lamps(scene: dict[str, Tensor], lamps: int) -> dict[str, Tensor]:
-    """Add dark lamps straight ahead until there are `lamps`."""
-    extra = lamps - len(scene["directions"])
-    ahead = torch.tensor([0.0, 0.0, 1.0]).expand(extra, 3)
-    added = {"directions": ahead, "colours": torch.zeros(extra, 3), "proximity": torch.zeros(extra)}
-    return {**scene, **{key: torch.cat([scene[key], value]) for key, value in added.items()}}
+def pad_lamps(scenes: Sequence[dict[str, Tensor]], lamps: int = 0) -> list[dict[str, Tensor]]:
+    """Add dark lamps straight ahead until all have the most that any has, and at least `lamps`.
+
+    Args:
+        scenes: with `directions` and `colours` (..., L, 3) and `proximity` (..., L); other keys are kept.
+    """
+    lamps = max(lamps, *(scene["directions"].shape[-2] for scene in scenes))
+    return [{**scene, **_padded(scene, lamps - scene["directions"].shape[-2])} for scene in scenes]
+
+
+def _padded(scene: dict[str, Tensor], extra: int) -> dict[str, Tensor]:
+    dark = torch.zeros(*scene["directions"].shape[:-2], extra, 3)
+    added = {"directions": dark + torch.tensor([0.0, 0.0, 1.0]), "colours": dark}
+    padded = {key: torch.cat([scene[key], value], -2) for key, value in added.items()}
+    return {**padded, "proximity": torch.cat([scene["proximity"], dark[..., 0]], -1)}
 
 
 def _complete_light(scene: dict[str, Tensor]) -> None:

@@ -62,7 +62,10 @@ def read_code(path: Path, n_identity: int) -> Tensor:
             f"got {got} under 'identity', the shape model's code has {n_identity}; choose the model that the code is "
             "of (its size is shape_model.n_identity), or bring a mesh"
         )
-    code = torch.tensor(values, dtype=torch.float32)
+    try:
+        code = torch.tensor(values, dtype=torch.float32)
+    except (ValueError, TypeError, RuntimeError, OverflowError):
+        code = torch.full((1,), torch.nan)
     if code.ndim != 1 or not code.isfinite().all():
         raise ValueError("'identity' must be a list of finite numbers")
     return code
@@ -90,18 +93,30 @@ def count_vertices(path: Path) -> int:
 
 
 def read_vertices(path: Path) -> Tensor:
-    """(V, 3) float32 in the order of the file: `v` lines of an OBJ, a PLY, or `vertices` of an NPZ."""
+    """(V, 3) float32 in the order of the file: `v` lines of an OBJ, a PLY, or `vertices` of an NPZ.
+
+    Raises:
+        ValueError: the file is damaged or holds something else; the message does not name it.
+    """
+    try:
+        vertices = np.asarray(_stored_vertices(path), np.float32)
+    except Exception as error:  # zip, NumPy and trimesh have exceptions of their own, all of which mean the same here
+        raise ValueError(f"cannot be read as a mesh ({type(error).__name__}: {error}); write it again") from error
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise ValueError(f"holds vertices of shape {vertices.shape}, expected (V, 3)")
+    return torch.from_numpy(vertices)
+
+
+def _stored_vertices(path: Path) -> Any:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            vertices = file["vertices"]
-    elif path.suffix == ".obj":
+            return file["vertices"]
+    if path.suffix == ".obj":
         lines = path.read_text(errors="replace").splitlines()
-        vertices = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], np.float32)
-    else:
-        import trimesh
+        return [line.split()[1:4] for line in lines if line.startswith("v ")]
+    import trimesh
 
-        vertices = np.asarray(trimesh.load(path, process=False, file_type="ply").vertices)
-    return torch.from_numpy(np.asarray(vertices, np.float32))
+    return trimesh.load(path, process=False, file_type="ply").vertices
 
 
 def encode_mesh(vertices_V3: Tensor, shape_model: Any, align: str, rounds: int = 4) -> tuple[Tensor, Tensor, float]:
