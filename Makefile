@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test test-all lint format laptop paper-step bench-render clean
+.PHONY: help demo test lint format laptop people paper-step bench-render clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    set up, check style"
 	@echo "make format  set up, fix style"
 	@echo "make laptop  the full table of experiments/laptop"
+	@echo "make people  measure the synthetic people (experiments/people)"
 	@echo "make bench-render  time all renderers that are installed, side by side"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
@@ -40,6 +41,10 @@ format: $(STAMP)
 laptop: $(STAMP)
 	$(BIN)/python train.py model=fitdiff
 	$(BIN)/python -m experiments.laptop.table
+
+people: $(STAMP)
+	$(BIN)/python -m experiments.people.measure
+	$(BIN)/python -m fitdiff.data.people n=50 views=1 bench=true
 
 # One optimisation step of each network of scale=paper at batch 1, all loss terms, recognition network with random
 # weights (the real ones need a download). About 9 minutes on 2 cores (autoencoder 218 s, diffusion 162 s, measured).

@@ -151,6 +151,10 @@ class SpadeUNet1d(nn.Module):
         attention_downsamplings: factors by which the length is reduced where self-attention is used. Chosen: latent
             diffusion's 2, 4, 8; the bottleneck has one in any case.
         dropout: in the residual blocks.
+        embedding_gain: standard deviation of the embedding at the projection's input. Chosen: Adam moves every weight
+            by about the learning rate whatever its input, so the input's size sets how fast the projection learns, and
+            at 1 it can lag behind layers that start at zero. On 5000 synthetic people the held-out noise loss after
+            250 steps was 0.274 at 1, as without a condition, 0.266 at 4 (two seeds) and 0.266 at 10.
 
     Raises:
         ValueError: `length` is not a multiple of 2^(levels - 1).
@@ -170,6 +174,7 @@ class SpadeUNet1d(nn.Module):
         cond_dim: int = 1048,  # Table 2
         attention_downsamplings: tuple[int, ...] = (2, 4, 8),
         dropout: float = 0.0,
+        embedding_gain: float = 4.0,
     ):
         super().__init__()
         factor = 2 ** (len(channel_multipliers) - 1)
@@ -178,7 +183,7 @@ class SpadeUNet1d(nn.Module):
                 f"length={length} must be a multiple of {factor} = 2^(levels - 1): pad the latent to "
                 f"{-(-length // factor) * factor}"
             )
-        self.length = length
+        self.length, self.embedding_gain = length, embedding_gain
         widths = [channels * multiplier for multiplier in channel_multipliers]
 
         def block(in_channels: int, level: int, attention: bool) -> ResidualBlock:
@@ -243,7 +248,7 @@ class SpadeUNet1d(nn.Module):
         """
         embedding = self.null_embedding[None]
         if embedding_BD is not None:
-            standard = (embedding_BD - self.embedding_mean) / self.embedding_std
+            standard = (embedding_BD - self.embedding_mean) / self.embedding_std * self.embedding_gain
             embedding = standard if drop_B is None else torch.where(drop_B[:, None], embedding, standard)
         signal = self.project(embedding)[:, None]
         return tuple(modulation(signal) for modulation in self.modulations)
