@@ -46,6 +46,14 @@ def interrupt_itself():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """A shell's background jobs start with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def shards(first, folder):
     """Make N shards of one sample in two processes; the messages."""
     return make_shards(Maker(first), [(folder / f"{i}.safetensors", [i]) for i in range(N)], 2, "making")
