@@ -117,7 +117,7 @@ def _compiled_kernel() -> Callable[..., None]:
     return numba.njit(signature, nogil=True, cache=True)(_normals_kernel)
 
 
-def _normals_kernel(key, person, stream, first, numbers):  # type: ignore[no-untyped-def]
+def _normals_kernel(key, person, stream, first, numbers):
     word, half = np.uint64(WORD), np.uint64(32)
     m0, m1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
     step0, step1 = np.uint64(KEY_STEPS[0]), np.uint64(KEY_STEPS[1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from fitdiff import registry
 from fitdiff.avatar import pictures, relight
 from fitdiff.renderer import TorchRenderer, environment, occlusion
-from fitdiff.types import FaceMaps, Lighting
+from fitdiff.types import FaceMaps, Lighting, composite
 
 PICTURE = Path(__file__).parent / "pictures" / "light.png"
 SIZE, RESOLUTION, SKIN = 320, 256, (0.62, 0.40, 0.31)
@@ -32,7 +32,7 @@ def main() -> None:
         renderer = TorchRenderer(model.topology, **options)
         with torch.no_grad():
             rendering = renderer(vertices, maps, camera, lighting, SIZE)
-        return (rendering.mask * rendering.image + (1 - rendering.mask) * pictures.BACKDROP)[0]
+        return composite(rendering, pictures.BACKDROP)[0]
 
     rows = {
         "lamp far / 150 mm away": [show(maps, lamp, antialias=2), show(maps, near, antialias=2)],

@@ -153,8 +153,8 @@ class SpadeUNet1d(nn.Module):
         dropout: in the residual blocks.
         embedding_gain: standard deviation of the embedding at the projection's input. Chosen: Adam moves every weight
             by about the learning rate whatever its input, so the input's size sets how fast the projection learns, and
-            at 1 it can lag behind layers that start at zero. On 5000 synthetic people the held-out noise loss after
-            250 steps was 0.274 at 1, as without a condition, 0.266 at 4 (two seeds) and 0.266 at 10.
+            at 1 it can lag behind layers that start at zero. `python train.py` at laptop scale reached a held-out noise
+            loss of 0.2614 at 4 and 0.2704 at 1; without a condition it is 0.2738.
 
     Raises:
         ValueError: `length` is not a multiple of 2^(levels - 1).

@@ -78,7 +78,7 @@ def _leaf(tensor: Tensor) -> Tensor:
 class PlainTorchRenderer(TorchRenderer):
     """`renderer=torch` without compiled loops: what runs on a device that has none."""
 
-    def forward(self, *arguments, **options) -> Rendering:  # type: ignore[no-untyped-def]
+    def forward(self, *arguments, **options) -> Rendering:
         with plain_torch():
             return super().forward(*arguments, **options)
 

@@ -58,7 +58,7 @@ def compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., No
         def call(*arguments: Any) -> None:
             kernel()(*arguments)
 
-        call.kernel = kernel  # type: ignore[attr-defined]
+        call.kernel = kernel
         return call
 
     return decorate

@@ -126,7 +126,7 @@ class _CompiledInterpolation(torch.autograd.Function):
     """`interpolate_visible` in compiled loops."""
 
     @staticmethod
-    def forward(ctx, attributes_BVC, optics_B3, faces_F3, fragments):  # type: ignore[no-untyped-def]
+    def forward(ctx, attributes_BVC, optics_B3, faces_F3, fragments):
         ctx.save_for_backward(attributes_BVC, optics_B3, faces_F3)
         mesh = arrays(attributes_BVC, optics_B3, faces_F3)
         ctx.lists = arrays(fragments.pixel, fragments.triangle, fragments.first_of_image())
@@ -138,7 +138,7 @@ class _CompiledInterpolation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient_CP):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient_CP):
         mesh = arrays(*ctx.saved_tensors)
         to_attributes, to_optics = (torch.zeros(array.shape) for array in mesh[:2])
         outputs = to_attributes.numpy(), to_optics.numpy()
@@ -151,7 +151,7 @@ class _CompiledInterpolation(torch.autograd.Function):
     "void(int64, float32[:,:,::1], float32[:,::1], int64[:,::1], int64[::1], int64[::1], int64[::1], int64,"
     " float32[:,::1], boolean, float32[:,:,::1], float32[:,::1])"
 )
-def _interpolate(  # type: ignore[no-untyped-def]
+def _interpolate(
     image, vertices, optics, faces, pixels, triangles, first, size, values, backward, to_vertices, to_optics
 ):
     """Write `values` (C, P); or, backward, read them as gradients and add to those of vertices and optics."""

@@ -75,7 +75,7 @@ def _camera_space(inputs: Scene) -> tuple[Tensor, Camera]:
     return geometry.to_camera_space(inputs[0].detach().cpu(), camera), camera
 
 
-def _sensor(mitsuba, camera: Camera, i: int, size: int) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _sensor(mitsuba, camera: Camera, i: int, size: int) -> dict[str, object]:
     x, y = camera.principal_point[i].tolist()
     return {
         "type": "perspective",
@@ -99,7 +99,7 @@ def _lamps(lighting: Lighting, i: int) -> list[dict[str, object]]:
     return lamps
 
 
-def _mesh(mitsuba, vertices_V3: Tensor, topology: Topology, albedo_3RR: Tensor):  # type: ignore[no-untyped-def]
+def _mesh(mitsuba, vertices_V3: Tensor, topology: Topology, albedo_3RR: Tensor):
     """A mesh with texture coordinates and a diffuse bitmap, linear."""
     bitmap = mitsuba.Bitmap(albedo_3RR.cpu().permute(1, 2, 0).contiguous().numpy())
     texture = {"type": "bitmap", "bitmap": bitmap, "raw": True}

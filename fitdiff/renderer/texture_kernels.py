@@ -23,7 +23,7 @@ class BlockMeans(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, n, *maps):  # type: ignore[no-untyped-def]
+    def forward(ctx, n, *maps):
         batch, _, rows, columns = maps[0].shape
         ctx.n, ctx.channels = n, [len(m[0]) for m in maps]
         means = maps[0].new_empty(batch, sum(ctx.channels), rows // n, columns // n)
@@ -32,21 +32,21 @@ class BlockMeans(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient_BCRR):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient_BCRR):
         batch, _, rows, columns = gradient_BCRR.shape
         maps = [gradient_BCRR.new_empty(batch, c, rows * ctx.n, columns * ctx.n) for c in ctx.channels]
         _each_map(_spread, batch, maps, ctx.n, gradient_BCRR, ctx.channels)
         return None, *maps
 
 
-def _each_map(kernel, batch: int, maps: Sequence[Tensor], n: int, means: Tensor, channels: list[int]) -> None:  # type: ignore[no-untyped-def]
+def _each_map(kernel, batch: int, maps: Sequence[Tensor], n: int, means: Tensor, channels: list[int]) -> None:
     (joined,) = arrays(means)
     for number, full in enumerate(arrays(*maps)):
         for_each_image(kernel, batch, full, n, joined, sum(channels[:number]))
 
 
 @compiled("void(int64, float32[:,:,:,::1], int64, float32[:,:,:,::1], int64)")
-def _average(image, full, n, means, first_channel):  # type: ignore[no-untyped-def]
+def _average(image, full, n, means, first_channel):
     scale = np.float32(1 / n**2)
     line = np.empty(full.shape[3], np.float32)
     for channel in range(full.shape[1]):
@@ -62,7 +62,7 @@ def _average(image, full, n, means, first_channel):  # type: ignore[no-untyped-d
 
 
 @compiled("void(int64, float32[:,:,:,::1], int64, float32[:,:,:,::1], int64)")
-def _spread(image, full, n, means, first_channel):  # type: ignore[no-untyped-def]
+def _spread(image, full, n, means, first_channel):
     scale = np.float32(1 / n**2)
     for channel in range(full.shape[1]):
         for row in range(means.shape[2]):
@@ -78,7 +78,7 @@ class LookUp(torch.autograd.Function):
     """`(texture_TCRR, uv_2P, counts)`: `texture.look_up`; T is the number of images, or 1 map for all of them."""
 
     @staticmethod
-    def forward(ctx, texture_TCRR, uv_2P, counts):  # type: ignore[no-untyped-def]
+    def forward(ctx, texture_TCRR, uv_2P, counts):
         # Pixels that share a map are one run: threads of several images would add to one gradient.
         runs = counts if len(texture_TCRR) > 1 else (sum(counts),)
         ctx.first = np.cumsum([0, *runs])
@@ -91,7 +91,7 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient_CP):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient_CP):
         texture, uv = arrays(*ctx.saved_tensors)
         to_texture, to_uv = torch.zeros(texture.shape), torch.empty(uv.shape)
         outputs = arrays(gradient_CP)[0], True, to_texture.numpy(), to_uv.numpy()
@@ -103,7 +103,7 @@ class LookUp(torch.autograd.Function):
     "void(int64, float32[:,:,:,::1], float32[:,::1], int64[::1], float32[:,::1], boolean,"
     " float32[:,:,:,::1], float32[:,::1])"
 )
-def _look_up(image, texture, uv, first, values, backward, to_texture, to_uv):  # type: ignore[no-untyped-def]
+def _look_up(image, texture, uv, first, values, backward, to_texture, to_uv):
     """Write `values` (C, P); or, backward, read them as gradients, add to the map's and write those of `uv`."""
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     rows, columns = texture.shape[2], texture.shape[3]

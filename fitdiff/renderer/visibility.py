@@ -93,7 +93,7 @@ def rasterize_numba(points_BV3: Tensor, faces_F3: Tensor, size: int, cull_back_f
 
 
 @compiled("void(int64, float32[:,:,::1], int64[:,::1], boolean, int64[:,:,::1])")
-def _rasterize_kernel(image, points, faces, cull, triangle):  # type: ignore[no-untyped-def]
+def _rasterize_kernel(image, points, faces, cull, triangle):
     zero, half = np.float32(0), np.float32(0.5)
     size = triangle.shape[1]
     limit = np.float32(size)
