@@ -7,7 +7,7 @@ nearly constant maps (normals, specular) count as much as the diffuse albedo.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ LINEAR_PEOPLE = 3000
 class AutoencoderStage:
     """Train `autoencoder`.
 
-    Run-time objects: `autoencoder`, `perceptual` (distance of two image batches), `train` and `held_out` people.
+    Run-time objects: `autoencoder`, `perceptual` (distance of two image batches), `train` and `held_out` people, and
+    the run's `seed`.
 
     Args:
         batch_size: Table 1. learning_rate: VQGAN's 4.5e-6 times Table 1's batch size of 16.
@@ -45,6 +46,7 @@ class AutoencoderStage:
     name = "autoencoder"
     averaged = ("autoencoder",)
     product = ("autoencoder",)
+    monitor = ("psnr_diffuse", "max")
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class AutoencoderStage:
         perceptual: nn.Module,
         train: ShardedDataset,
         held_out: ShardedDataset,
+        seed: int,
         *,
         batch_size: int = 16,  # Table 1
         learning_rate: float = 7.2e-5,
@@ -67,6 +70,7 @@ class AutoencoderStage:
         preview_samples: int = 4,
     ) -> None:
         self.autoencoder, self.perceptual, self.train, self.held_out = autoencoder, perceptual, train, held_out
+        self.seed = seed
         self.batch_size, self.peak_rate, self.warmup, self.decay = batch_size, learning_rate, warmup_steps, decay
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
         self.discriminator_start, self.preview_samples = discriminator_start, preview_samples
@@ -94,7 +98,7 @@ class AutoencoderStage:
         """See `warmup_cosine`."""
         return warmup_cosine(step, self.steps, self.peak_rate, self.warmup, self.decay)
 
-    def batch(self, indices: list[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int], rows: Tensor, step: int) -> dict[str, Tensor]:
         """(B, 9, R, R) uint8 maps."""
         return self.train.gather(indices, ("maps",))
 

@@ -7,6 +7,8 @@ with t below `render_t_max` (all, 1 and 1000 reproduce the paper).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -29,7 +31,8 @@ from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene, composite
 class DiffusionStage:
     """Train `model.denoiser`.
 
-    Run-time objects: `model`, `train` and `held_out` people, and their map latents (n, C, h, w) from stage 2.
+    Run-time objects: `model`, `train` and `held_out` people, and their map latents (n, C, h, w) from stage 2,
+    `seed`.
 
     Args:
         batch_size, learning_rate, epochs: Table 2. Give `steps` instead of `epochs` for a short run.
@@ -45,6 +48,7 @@ class DiffusionStage:
     name = "diffusion"
     averaged = ("denoiser",)
     product = ("denoiser", "latent")
+    monitor = ("noise_loss", "min")
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class DiffusionStage:
         train: ShardedDataset,
         held_out: ShardedDataset,
         latents: dict[str, Tensor],
+        seed: int,
         *,
         batch_size: int = 16,  # Table 2
         learning_rate: float = 3.2e-5,  # Table 2
@@ -73,7 +78,7 @@ class DiffusionStage:
         z0_clamp: float = 4.0,
         preview_samples: int = 6,
     ) -> None:
-        self.model, self.train, self.held_out = model, train, held_out
+        self.model, self.train, self.held_out, self.seed = model, train, held_out, seed
         self.batch_size, self.peak_rate, self.warmup, self.decay = batch_size, learning_rate, warmup_steps, decay
         if noise_weighting not in ("constant", "velocity"):
             raise ValueError(f"noise_weighting is {noise_weighting!r}; expected constant or velocity")
@@ -107,7 +112,7 @@ class DiffusionStage:
         """See `warmup_cosine`."""
         return warmup_cosine(step, self.steps, self.peak_rate, self.warmup, self.decay)
 
-    def batch(self, indices: list[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int], rows: Tensor, step: int) -> dict[str, Tensor]:
         """z0 and all views' embeddings; the first `render_samples` also with portrait and scene of every view."""
         batch = {"z": self.z["train"][indices], "embedding": self.embeddings["train"][indices]}
         if self._renders():

@@ -122,7 +122,7 @@ class Pipeline:
         return self._train(stage, folder, tracker)
 
     def _build_stage(self, name: str, **runtime: Any) -> Any:
-        return build(self.config.stage[name], "stage", **self._splits(), **runtime)
+        return build(self.config.stage[name], "stage", seed=self.config.seed, **self._splits(), **runtime)
 
     def _train(self, stage: Any, folder: Path, tracker: Any) -> dict[str, Any]:
         start = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,11 +17,17 @@ Losses = Iterator[tuple[str, Tensor, dict[str, Tensor]]]
 class Stage(Protocol):
     """One network to train: the trainer owns the loop, the stage owns the mathematics.
 
+    A global batch is split among processes, and each process's share among micro-batches, in contiguous chunks. The
+    contract that makes the split invisible: the mean over processes and micro-batches of what `losses` yields is the
+    loss of the global batch, and all random numbers of a sample are a pure function of (seed, sample number), where the
+    sample number is step * batch_size + row. So any number of processes trains the same weights, up to rounding.
+
     Attributes:
         name: also the folder's.
         n_samples: size of the training set. batch_size: global, over all processes. steps: to run.
         modules: what is trained, by name. The trainer replaces the entries by their distributed wrappers.
         averaged: names of the modules that get an EMA. product: attributes of the model that the stage makes.
+        monitor: the held-out metric of `evaluate` that picks the best checkpoint, and whether "min" or "max" is best.
     """
 
     name: str
@@ -31,6 +37,7 @@ class Stage(Protocol):
     modules: dict[str, nn.Module]
     averaged: tuple[str, ...]
     product: tuple[str, ...]
+    monitor: tuple[str, str]
 
     def optimisers(self) -> dict[str, Optimizer]:
         """New optimisers by name."""
@@ -38,8 +45,13 @@ class Stage(Protocol):
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, of every optimiser."""
 
-    def batch(self, indices: list[int]) -> dict[str, Tensor]:
-        """Training samples on the CPU."""
+    def batch(self, indices: Sequence[int], rows: Tensor, step: int) -> dict[str, Tensor]:
+        """The training samples of one micro-batch of this process, on the CPU.
+
+        Args:
+            indices: of the samples in the training set. rows: (B,) int64, their positions in the global batch; the
+                trainer adds them to what is returned as `row`.
+        """
 
     def losses(self, batch: dict[str, Tensor], step: int) -> Losses:
         """Yield the losses one after another; each is back-propagated before the next is computed."""

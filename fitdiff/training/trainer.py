@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,32 +41,18 @@ def global_batch(n_samples: int, batch_size: int, seed: int, step: int) -> list[
     return indices
 
 
-class _StageDataset(Dataset[Any]):
-    """Lets a DataLoader fetch whole batches of a stage."""
+class _Batches(Dataset[list[dict[str, Tensor]]]):
+    """Item `step` is this process's micro-batches of the step: contiguous chunks of the global batch's rows."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, seed: int, rank: int, world: int, parts: int) -> None:
+        self.stage, self.seed = stage, seed
+        self.rows = torch.arange(stage.batch_size).view(world, parts, -1)[rank]
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        return self.stage.batch(indices)
-
-
-class _Steps:
-    """Batch sampler: this process's slice of the global batch of every remaining step."""
-
-    def __init__(self, stage: Stage, start: int, seed: int, rank: int, world: int) -> None:
-        self.stage, self.start, self.seed, self.rank, self.world = stage, start, seed, rank, world
-
-    def __len__(self) -> int:
-        return self.stage.steps - self.start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.stage.steps):
-            yield global_batch(self.stage.n_samples, self.stage.batch_size, self.seed, step)[self.rank :: self.world]
-
-
-def _identity(batch: Any) -> Any:
-    return batch
+    def __getitem__(self, step: int) -> list[dict[str, Tensor]]:
+        indices = global_batch(self.stage.n_samples, self.stage.batch_size, self.seed, step)
+        return [
+            {**self.stage.batch([indices[row] for row in rows.tolist()], rows, step), "row": rows} for rows in self.rows
+        ]
 
 
 @register("trainer", "accelerate")
@@ -130,17 +115,17 @@ class Trainer:
             stage.modules[name] = accelerator.prepare_model(module.train())
         optimisers = {name: accelerator.prepare_optimizer(o) for name, o in optimisers.items()}
         loader: DataLoader[Any] = DataLoader(
-            _StageDataset(stage),
-            batch_sampler=_Steps(stage, start, seed, accelerator.process_index, world),  # type: ignore[arg-type]
-            collate_fn=_identity,
+            _Batches(stage, seed, accelerator.process_index, world, self.gradient_accumulation),
+            sampler=range(start, stage.steps),
+            batch_size=None,
             num_workers=self.loader_workers,
         )
         shown = {name: ema.module for name, ema in averages.items()}
         with self._progress() as progress:
             task = progress.add_task(stage.name, total=stage.steps, completed=start, losses="")
-            for step, batch in enumerate(loader, start):
+            for step, batches in enumerate(loader, start):
                 torch.manual_seed(step_seed(seed, step, accelerator.process_index))
-                logs = self._step(stage, batch, step, optimisers, raw)
+                logs = self._step(stage, batches, step, optimisers)
                 for name, ema in averages.items():
                     ema.update(raw[name], step)
                 done = step + 1
@@ -158,15 +143,14 @@ class Trainer:
         stage.modules.update(raw)
         return shown
 
-    def _step(self, stage: Stage, batch: dict[str, Tensor], step: int, optimisers: Any, raw: Any) -> dict[str, Tensor]:
+    def _step(self, stage: Stage, batches: list[dict[str, Tensor]], step: int, optimisers: Any) -> dict[str, Tensor]:
         """One optimisation step: all micro-batches, then every optimiser that got a loss."""
-        parts = self.gradient_accumulation
         device = self.accelerator.device
         rate, stepped, logs = stage.learning_rate(step), set(), {}
-        for part in range(parts):
-            micro = {key: value[part::parts].to(device, non_blocking=True) for key, value in batch.items()}
-            for name, loss, values in stage.losses(micro, step):
-                self.accelerator.backward(loss / parts)
+        for batch in batches:
+            on_device = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+            for name, loss, values in stage.losses(on_device, step):
+                self.accelerator.backward(loss / len(batches))
                 stepped.add(name)
                 logs |= {key: value.detach() for key, value in values.items()}
         for name in sorted(stepped):

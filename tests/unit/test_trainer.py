@@ -16,7 +16,7 @@ class CrashError(Exception):
 class ToyStage:
     """Learn y = 2x + noise; a second player learns the mean of y."""
 
-    name, averaged, product = "toy", ("net",), ()
+    name, averaged, product, monitor = "toy", ("net",), (), ("error", "min")
     n_samples, batch_size, steps = 64, 8, 60
 
     def __init__(self, crash_at: int | None = None) -> None:
@@ -32,7 +32,7 @@ class ToyStage:
     def learning_rate(self, step):
         return 0.1
 
-    def batch(self, indices):
+    def batch(self, indices, rows, step):
         return {"x": self.x[indices]}
 
     def losses(self, batch, step):
