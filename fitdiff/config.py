@@ -19,6 +19,7 @@ class ModelConfig:
     """What `model=` chooses: the stages to run, in order."""
 
     stages: list[str] = MISSING
+    separate: bool = False  # two diffusion models, for shape and for reflectance, with the parameters of one
 
 
 @dataclass

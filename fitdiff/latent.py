@@ -27,11 +27,16 @@ class LatentSpace(nn.Module):
 
     def __init__(self, n_identity: int, latent_shape: tuple[int, int, int], multiple: int = 8) -> None:
         super().__init__()
-        self.n_identity, self.latent_shape = n_identity, tuple(latent_shape)
+        self.n_identity, self.latent_shape, self.multiple = n_identity, tuple(latent_shape), multiple
         self.used = n_identity + prod(latent_shape)
         self.length = -(-self.used // multiple) * multiple
         self.register_buffer("mean", torch.zeros(self.latent_shape))
         self.register_buffer("std", torch.ones(self.latent_shape))
+
+    @property
+    def parts(self) -> tuple[slice, slice]:
+        """Where z_shape and z_maps are in z."""
+        return slice(0, self.n_identity), slice(self.n_identity, self.used)
 
     def set_statistics(self, latents_NChw: Tensor, floor: float = 0.05) -> None:
         """Take mean and deviation per position from (N, C, h, w) latents.

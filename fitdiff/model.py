@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
 from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
@@ -36,7 +37,8 @@ class FitDiff(nn.Module):
     """A shape model, an autoencoder and a denoiser over `z`, with what they were trained against.
 
     Args:
-        config: `resolution`, `prediction` (noise or velocity) and one node for each of `COMPONENTS` and `DEFAULTS`.
+        config: `resolution`, `prediction` (noise or velocity), one node for each of `COMPONENTS` and `DEFAULTS`, and
+            optionally `separate` (true: two denoisers, one for shape and one for the maps).
         parts: components that are already built (training builds them stage by stage); the rest are built here.
 
     Attributes:
@@ -57,23 +59,34 @@ class FitDiff(nn.Module):
         )
         self.latent = LatentSpace(self.shape_model.n_identity, self.autoencoder.latent_shape)
         self.schedule = build(config["schedule"], "schedule")
-        self.denoiser = build(
-            config["denoiser"], "denoiser", length=self.latent.length, embedding_dim=self.identity.dim
-        )
-        if config["prediction"] == "velocity":
-            self.denoiser = VelocityDenoiser(self.denoiser, self.schedule)
-        elif config["prediction"] != "noise":
-            raise ValueError(f"prediction is {config['prediction']!r}; expected noise or velocity")
+        self.separate = bool(config.get("separate", False))
+        self.denoiser = self._build_denoiser()
         for name in ("shape_model", "identity", "autoencoder", "renderer"):
             part = getattr(self, name)
             if isinstance(part, nn.Module):
                 part.eval().requires_grad_(False)
+
+    def _build_denoiser(self) -> Any:
+        node, prediction = self.config["denoiser"], self.config["prediction"]
+        latent, dim = self.latent, self.identity.dim
+        if prediction not in ("noise", "velocity"):
+            raise ValueError(f"prediction is {prediction!r}; expected noise or velocity")
+        if self.separate:
+            denoiser = build_separate(node, latent.parts, latent.length, latent.multiple, dim)
+        else:
+            denoiser = build(node, "denoiser", length=latent.length, embedding_dim=dim)
+        return VelocityDenoiser(denoiser, self.schedule) if prediction == "velocity" else denoiser
 
     @property
     def versions(self) -> dict[str, str]:
         """Of components whose weights do not travel with a checkpoint, but give its z their meaning."""
         version = getattr(self.shape_model, "version", None)
         return {} if version is None else {"shape_model": version}
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Where in z each diffusion model has its part: all of it but the pad, or shape and maps."""
+        return self.latent.parts if self.separate else (slice(0, self.latent.used),)
 
     @property
     def device(self) -> torch.device:

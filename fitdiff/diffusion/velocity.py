@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,9 +36,10 @@ class VelocityDenoiser(nn.Module):
         """Set the network's standardisation."""
         self.network.set_embedding_statistics(mean_D, std_D)
 
-    def condition(self, embedding_BD: Tensor | None, drop_B: Tensor | None = None) -> Any:
-        """The network's condition."""
-        return self.network.condition(embedding_BD, drop_B)
+    @property
+    def condition(self) -> Callable[..., Any]:
+        """The network's condition; absent where the network offers none."""
+        return self.network.condition
 
     def forward(self, z_t_BN: Tensor, t_B: Tensor, embedding_BD: Tensor | None = None, **options: Any) -> Tensor:
         """(B, N) latent, (B,) step -> (B, N) noise; `options` are the network's. Differentiable."""

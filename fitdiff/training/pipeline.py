@@ -44,7 +44,7 @@ class Pipeline:
         torch.manual_seed(config.seed)
         self.trainer: Trainer = build(config.trainer, "trainer")
         nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
-        self.model = FitDiff({**select(config, "resolution", "prediction"), **nodes})
+        self.model = FitDiff({**select(config, "resolution", "prediction"), **nodes, "separate": config.model.separate})
         parts = (config[key] for key in ("shape_model", "identity", "renderer"))
         fingerprint = config_hash(*parts, self.model.versions)
         self.model.to(self.trainer.accelerator.device)
@@ -150,7 +150,8 @@ class Pipeline:
         parts: list[Any] = [self.data_hash, config.seed, precision]
         parts += [config.autoencoder, config.perceptual, config.stage["autoencoder"]]
         if stage == "diffusion":
-            parts += [config.denoiser, config.schedule, config.prediction, config.stage["diffusion"]]
+            parts += [config.denoiser, config.schedule, config.prediction, config.model.separate]
+            parts += [config.stage["diffusion"]]
         return config_hash(stage, *parts)
 
     def _folder(self, stage: str) -> Path:
