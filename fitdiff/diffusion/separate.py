@@ -21,7 +21,7 @@ from fitdiff.types import Denoiser
 TOLERANCE = 0.02
 """By how much the parameters of both together may differ from the single network's."""
 
-WIDTH_STEPS = (8, 4, 2)
+WIDTH_STEPS = (4, 2)
 """Of the widths that are tried, the roundest first: normalisation groups want powers of two, sinusoids even numbers."""
 
 
