@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,8 @@ from fitdiff.registry import register
 from fitdiff.tracker import Tracker
 from fitdiff.training.checkpoint import load_checkpoint, save_checkpoint
 from fitdiff.training.ema import Ema
+from fitdiff.training.order import global_batch, step_seed
 from fitdiff.training.stage import Stage, describe
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of all random numbers of a step on a process."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7], "little")
-
-
-def global_batch(n_samples: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Sample indices of a step: a pure function of its arguments, so that a run continues exactly.
-
-    Each epoch is a fresh permutation; batches run on across its end, so every sample is seen equally often.
-    """
-    first = step * batch_size
-    indices: list[int] = []
-    while len(indices) < batch_size:
-        epoch, offset = divmod(first + len(indices), n_samples)
-        generator = torch.Generator().manual_seed(step_seed(seed, epoch, -1))
-        order = torch.randperm(n_samples, generator=generator)
-        indices += order[offset : offset + batch_size - len(indices)].tolist()
-    return indices
 
 
 class _Batches(Dataset[list[dict[str, Tensor]]]):

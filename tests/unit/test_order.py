@@ -1,4 +1,4 @@
-"""The order of samples: each once an epoch, files mixed only within a window, drawn once an epoch and not once a step."""
+"""The order of samples: each once an epoch, files mixed only within a window, drawn once an epoch, not once a step."""
 
 import pytest
 
