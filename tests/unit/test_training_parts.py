@@ -1,4 +1,4 @@
-"""Pieces of the trainer that have closed forms: batches, seeds, averages, learning rates, checkpoints."""
+"""Pieces of the trainer that have closed forms: averages, learning rates, checkpoints."""
 
 import json
 
@@ -10,31 +10,6 @@ from fitdiff.storage import pack_modules, unpack_modules
 from fitdiff.training.checkpoint import load_checkpoint, save_checkpoint
 from fitdiff.training.ema import Ema
 from fitdiff.training.stage import count_steps, warmup_cosine
-from fitdiff.training.trainer import global_batch, step_seed
-
-
-def test_an_epoch_visits_every_sample_once():
-    seen = [i for step in range(25) for i in global_batch(100, 4, seed=1, step=step)]
-    assert sorted(seen) == list(range(100))
-    next_epoch = [i for step in range(25, 50) for i in global_batch(100, 4, seed=1, step=step)]
-    assert sorted(next_epoch) == list(range(100))
-    assert next_epoch != seen
-
-
-def test_batches_run_on_across_the_end_of_an_epoch():
-    seen = [i for step in range(10) for i in global_batch(7, 3, seed=0, step=step)]
-    assert sorted(seen[:7]) == list(range(7))
-    assert sorted(seen[7:14]) == list(range(7))
-
-
-def test_a_batch_may_be_larger_than_the_data():
-    batch = global_batch(3, 8, seed=0, step=0)
-    assert [batch.count(i) for i in range(3)] in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
-
-
-def test_step_seeds_differ():
-    seeds = {step_seed(s, t, r) for s in range(3) for t in range(50) for r in range(3)}
-    assert len(seeds) == 450
 
 
 def test_ema_has_the_half_life_it_says():
