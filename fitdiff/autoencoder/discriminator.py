@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fitdiff.autoencoder.processes import mean_over_processes, n_processes
 from fitdiff.registry import register
 
 ALBEDO_CHANNELS = 6
@@ -25,7 +26,9 @@ class BranchedDiscriminator(nn.Module):
         channels: width of the first convolution (VQGAN: 64).
         layers: strided convolutions; three see patches of 70 texels (VQGAN: 3).
 
-    Batch normalisation, as in VQGAN: in training mode the logits of a map depend on its batch.
+    Batch normalisation, as in VQGAN: in training mode the logits of a map depend on its batch, which is that of all
+    processes together. Gradient accumulation cannot be hidden from it: its batch is then one micro-batch of each
+    process.
     """
 
     def __init__(self, *, channels: int = 64, layers: int = 3):
@@ -51,10 +54,37 @@ def _features(in_channels: int, channels: int, layers: int) -> nn.Sequential:
         modules += [
             # The normalisation that follows has a bias of its own.
             nn.Conv2d(previous, width, 4, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            WholeBatchNorm2d(width),
             nn.LeakyReLU(0.2),
         ]
     return nn.Sequential(*modules)
+
+
+class WholeBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the batches of all processes, on any device; alone it is torch's.
+
+    Torch's own `SyncBatchNorm` refuses the CPU. Every process must hold a batch of the same size.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape. Differentiable; gradients reach the maps of the other processes, too."""
+        processes = n_processes()
+        if not self.training or processes == 1:
+            return super().forward(x_BCHW)
+        x = x_BCHW.float()
+        mean = mean_over_processes(x.mean((0, 2, 3), keepdim=True))
+        centred = x - mean
+        variance = mean_over_processes(centred.square().mean((0, 2, 3), keepdim=True))
+        self._follow(mean.flatten(), variance.flatten(), processes * x[:, 0].numel())
+        gain = self.weight[:, None, None] * (variance + self.eps).rsqrt()
+        return (centred * gain + self.bias[:, None, None]).to(x_BCHW.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:
+        """Move the running statistics; their variance is the unbiased one, as torch keeps it."""
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(variance_C * (count / (count - 1)), self.momentum)
 
 
 def _initialise(module: nn.Module) -> None:

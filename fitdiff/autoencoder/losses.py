@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from fitdiff.autoencoder.processes import mean_over_processes
+
 
 def hinge_discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """Hinge loss of a discriminator: mean of (relu(1 - real) + relu(1 + fake)) / 2.
@@ -29,6 +31,8 @@ def adaptive_weight(
 ) -> Tensor:
     """Weight that gives the adversarial loss the reconstruction's gradient norm at the last layer (VQGAN, Eq. 7).
 
+    The gradients are those of the batches of all processes together, so that the weight is the same everywhere.
+
     Args:
         reconstruction_loss: () loss in whose graph `last_layer` is.
         adversarial_loss: () loss in whose graph `last_layer` is.
@@ -38,6 +42,7 @@ def adaptive_weight(
     Returns:
         () weight without gradient. Both graphs are kept for the backward pass.
     """
-    wanted = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0].norm()
-    actual = torch.autograd.grad(adversarial_loss, last_layer, retain_graph=True)[0].norm()
+    losses = reconstruction_loss, adversarial_loss
+    gradients = torch.stack([torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in losses])
+    wanted, actual = mean_over_processes(gradients).flatten(1).norm(dim=1)
     return (wanted / (actual + 1e-4)).clamp(0, maximum).detach()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from fitdiff.autoencoder.processes import n_processes, rows_of_all_processes, sum_over_processes
 
 GOLDEN_RATIO = 2654435769
 """2^32 divided by the golden ratio: consecutive multiples modulo 2^32 spread evenly (Weyl sequence)."""
@@ -22,7 +23,8 @@ class Quantised(NamedTuple):
         latent: (B, D, h, w) nearest codes; the gradient passes straight through to the input.
         codes: (B, h, w) int64 in [0, K).
         commitment_loss: () beta * mean squared distance of the input to its codes; gradient to the input only.
-        perplexity: () exp of the entropy of the batch's codes, in [1, K]; no gradient.
+        perplexity: () exp of the entropy of the batch's codes, in [1, K]; in training mode of all processes' batches
+            together. No gradient.
     """
 
     latent: Tensor
@@ -34,10 +36,15 @@ class Quantised(NamedTuple):
 class VectorQuantiser(nn.Module):
     """Nearest-code quantiser; the codebook is learned by averages, not by gradients.
 
-    In training mode each call of the module moves every code towards the mean of the latents assigned to it, and
+    In training mode a call of the module moves every code towards the mean of the latents assigned to it, and
     re-seeds codes that hardly any latent used with latents of the batch. Which latents is a low-discrepancy sequence
     over the batch that depends on the number of updates alone: no random generator is touched, and a resumed run
-    continues bit for bit. With several processes the statistics are those of the whole batch, equal everywhere.
+    continues bit for bit. With several processes the statistics are those of the whole batch, equal everywhere, and
+    set `update_after` to the global batch size where it comes in several micro-batches: the codebook then rests until
+    all of it has been seen, so that neither processes nor accumulation change what is learned.
+
+    Attributes:
+        update_after: maps, of all processes together, that an update waits for; 1 updates at every call.
 
     Args:
         codebook_size: K.
@@ -58,13 +65,15 @@ class VectorQuantiser(nn.Module):
     ):
         super().__init__()
         self.decay, self.commitment, self.dead_below = decay, commitment, dead_below
+        self.update_after = 1
+        self._waiting: list[Tensor] = []
         self.register_buffer("codebook", torch.randn(codebook_size, dim))
         # No use so far: the first update re-seeds nearly every code, which starts the codebook from data.
         self.register_buffer("use", torch.zeros(codebook_size))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(self, latent_BDhw: Tensor) -> Quantised:
-        """Quantise a batch and, in training mode, update the codebook afterwards.
+        """Quantise a batch and, in training mode, update the codebook afterwards (see `update_after`).
 
         Args:
             latent_BDhw: (B, D, h, w) float.
@@ -72,14 +81,15 @@ class VectorQuantiser(nn.Module):
         vectors_ND = latent_BDhw.movedim(1, -1).flatten(0, -2).to(self.codebook.dtype)
         codes_N = self.nearest(vectors_ND)
         quantised = self._unflatten(self.codebook[codes_N], latent_BDhw)
-        share = self._count(codes_N) / len(codes_N)
+        count = self._count(codes_N)
         if self.training:
-            self._update(vectors_ND.detach())
+            count = sum_over_processes(count)
+            self._collect(vectors_ND.detach(), len(latent_BDhw))
         return Quantised(
             latent=latent_BDhw + (quantised - latent_BDhw).detach(),
             codes=codes_N.view(latent_BDhw[:, 0].shape),
             commitment_loss=self.commitment * (latent_BDhw - quantised).square().mean(),
-            perplexity=torch.special.entr(share).sum().exp(),
+            perplexity=torch.special.entr(count / count.sum()).sum().exp(),
         )
 
     def quantise(self, latent_BDhw: Tensor) -> Tensor:
@@ -108,10 +118,18 @@ class VectorQuantiser(nn.Module):
         """() fraction of codes whose average use is at least a tenth of an equal share."""
         return (self.use > 0.1 * self.use.mean()).to(self.use.dtype).mean()
 
+    @torch.compiler.disable
+    def _collect(self, vectors_ND: Tensor, n_maps: int) -> None:
+        """Update the codebook if the batch is whole with these latents of `n_maps` maps; else keep them for then."""
+        self._waiting.append(vectors_ND)
+        if len(self._waiting) * n_maps * n_processes() >= self.update_after:
+            # A process's micro-batches are consecutive rows of the global batch, so this is the global batch in order.
+            self._update(rows_of_all_processes(torch.cat(self._waiting)))
+            self._waiting.clear()
+
     @torch.no_grad()
     def _update(self, vectors_ND: Tensor) -> None:
         """Move the codebook to the running mean of its latents, then re-seed dead codes."""
-        vectors_ND = _gather(vectors_ND)
         codes_N = self.nearest(vectors_ND)
         count = self._count(codes_N)
         sums = torch.zeros_like(self.codebook).index_add_(0, codes_N, vectors_ND)
@@ -138,12 +156,3 @@ class VectorQuantiser(nn.Module):
     @staticmethod
     def _unflatten(vectors_ND: Tensor, like_BDhw: Tensor) -> Tensor:
         return vectors_ND.view(*like_BDhw.movedim(1, -1).shape).movedim(-1, 1).to(like_BDhw.dtype)
-
-
-def _gather(vectors_ND: Tensor) -> Tensor:
-    """Latents of all processes, in rank order; every process must hold the same number."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return vectors_ND
-    parts = [torch.empty_like(vectors_ND) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, vectors_ND.contiguous())
-    return torch.cat(parts)
