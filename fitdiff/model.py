@@ -18,7 +18,7 @@ from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
 from fitdiff.registry import build, load_plugins
 from fitdiff.sampling import Samples, sample_faces
-from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.storage import CheckpointError, pack_modules, unpack_modules, write_json, write_tensors
 from fitdiff.types import FaceMaps
 
 FORMAT = 1
@@ -27,10 +27,6 @@ COMPONENTS = ("shape_model", "autoencoder", "denoiser", "schedule", "identity", 
 
 DEFAULTS = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Configs that travel with a checkpoint as defaults of `FitDiff.fit`; any of them can be replaced."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, or is not one that this version can load."""
 
 
 class FitDiff(nn.Module):

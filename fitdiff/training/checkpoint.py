@@ -1,84 +1,334 @@
 """Checkpoints of a stage: safetensors + JSON in a folder that appears whole or not at all.
 
 A checkpoint is weights, optimiser state, averages and the step; the batch order and every random number are functions
-of (seed, step), so nothing else is needed to continue exactly.
+of (seed, step), so nothing else is needed to continue exactly. Tensors are whole, so another number of processes may
+continue. `step-00001200/state.json` is sealed: a flipped bit in it or in `state.safetensors` is found before anything
+is loaded, and the checkpoint before it is taken.
+
+Written in the foreground: a thread would need a second copy of everything that trains, to save seconds an hour.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from rich.console import Console
+from torch import Tensor
 
-from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.storage import (
+    CheckpointError,
+    pack_modules,
+    read_tensors,
+    sync_folder,
+    unpack_modules,
+    write_json,
+    write_tensors,
+)
+from fitdiff.training.processes import on_all, on_main
+
+FORMAT = 2
+REFUSED = ("data", "components")
+"""Parts of the provenance that must be the same to continue; others are told."""
+
+OPTIMISER = "optimiser/"
+"""Prefix of optimisers' tensors, and so no name of a module."""
+
+ABSENT = "nothing"
+FOREIGN_AGE = 24 * 3600
+"""Seconds after which a temporary folder of another machine, whose processes cannot be seen, counts as left behind."""
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    modules: Mapping[str, nn.Module],
-    optimisers: Mapping[str, torch.optim.Optimizer],
-    config_hash: str,
-    keep: int,
-) -> Path:
-    """Write `folder/step-<step>` atomically, then delete all but the newest `keep`."""
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{target.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tensors, groups = pack_modules(modules), {}
+class Stateful(Protocol):
+    """A module, an optimiser, or what wraps one for several processes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that must be saved."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """The reverse."""
+
+
+class Checkpoints:
+    """The checkpoints of one stage. Every method is collective: all processes call it, the main one writes.
+
+    Args:
+        folder: `step-<8 digits>` folders lie in it.
+        config: resolved config of all that determines the stage's result, plain values. Another one is refused.
+        provenance: of this run, see `provenance.provenance`; another `data` or `components` is refused.
+        keep_last: newest checkpoints that stay (at least 1). keep_best: best ones that stay besides.
+        monitor: the metric that decides what is best, and whether "min" or "max" of it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        keep_last: int = 2,
+        keep_best: int = 1,
+        monitor: tuple[str, str] | None = None,
+    ) -> None:
+        if keep_last < 1 or keep_best < 0:
+            raise ValueError(f"keep_last={keep_last} and keep_best={keep_best}; expected at least 1 and 0")
+        if monitor is not None and monitor[1] not in ("min", "max"):
+            raise ValueError(f"monitor is {monitor}; expected (metric, min or max)")
+        self.folder, self.keep_last, self.keep_best, self.monitor = Path(folder), keep_last, keep_best, monitor
+        # As JSON gives them back, so that a tuple equals the list that it became.
+        self.config, self.provenance = (json.loads(json.dumps(dict(value))) for value in (config, provenance))
+
+    def save(
+        self,
+        step: int,
+        modules: Mapping[str, Stateful],
+        optimisers: Mapping[str, Stateful],
+        metrics: Mapping[str, float] | None = None,
+    ) -> Path:
+        """Write `step-<step>`, then delete the checkpoints that are neither among the newest nor the best.
+
+        Args:
+            step: steps done. metrics: held-out ones of this step, if there are any.
+
+        Raises:
+            CheckpointError: it cannot be written (a full disk); nothing half-written stays, no other is touched.
+        """
+        # In every process: the tensors of sharded modules are gathered by all of them together.
+        tensors, values = _pack_optimisers(optimisers)
+        tensors = {name: _whole(value) for name, value in (pack_modules(modules) | tensors).items()}
+        state = {
+            "format": FORMAT,
+            "step": step,
+            "metrics": dict(metrics or {}),
+            "optimisers": values,
+            "config": self.config,
+            "provenance": self.provenance,
+        }
+        return on_main(lambda: self._write(step, tensors, state))
+
+    def resume(self, modules: Mapping[str, Stateful], optimisers: Mapping[str, Stateful]) -> int:
+        """Restore the newest good checkpoint in place, the same in every process; damaged ones are told and set aside.
+
+        Returns:
+            The number of steps done; 0 if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints but none is good, or the newest good one belongs to another config,
+                data or networks (all differences are named).
+        """
+        path = on_main(self._choose)
+        return 0 if path is None else on_all(lambda: self._load(path, modules, optimisers))
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best `monitor`, if any has it."""
+        return on_main(lambda: next(iter(self._by_metric()), None))
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> Path:
+        target = self.folder / f"step-{step:08d}"
+        temporary = self.folder / f".tmp-{target.name}-{socket.gethostname()}-{os.getpid()}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            state["tensors"] = write_tensors(temporary / "state.safetensors", tensors)
+            write_json(temporary / "state.json", {**state, "sha256": _digest(state)})
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise CheckpointError(self._cannot_write(step, tensors, error)) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self._prune()
+        return target
+
+    def _cannot_write(self, step: int, tensors: Mapping[str, Tensor], error: OSError) -> str:
+        need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        free = shutil.disk_usage(self.folder if self.folder.exists() else self.folder.parent).free
+        newest = next(iter(self._found()), None)
+        kept = f"the newest checkpoint is {newest}" if newest else "there is no older checkpoint"
+        return (
+            f"step {step} could not be saved in {self.folder}: {error.strerror}. It needs {need / 1e6:.1f} MB, "
+            f"{free / 1e6:.1f} MB are free; {kept}. Make room, and the same command continues from there"
+        )
+
+    def _prune(self) -> None:
+        found = self._found()
+        kept = {*found[: self.keep_last], *self._by_metric()[: self.keep_best]}
+        for path in found:
+            if path not in kept:
+                shutil.rmtree(path)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def _found(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def _by_metric(self) -> list[Path]:
+        """Checkpoints that have the monitored metric, best first."""
+        if self.monitor is None:
+            return []
+        name, mode = self.monitor
+        values = {}
+        for path in self._found():
+            with suppress(CheckpointError):  # damaged: it is told when a run continues
+                values[path] = _read_state(path)["metrics"].get(name)
+        known = {path: value for path, value in values.items() if value is not None and value == value}
+        return sorted(known, key=lambda path: known[path], reverse=mode == "max")
+
+    def _choose(self) -> Path | None:
+        """The newest good checkpoint, once it is known to belong to this run."""
+        self._sweep()
+        damaged: list[Path] = []
+        reasons: list[str] = []
+        for path in self._found():
+            try:
+                state = _read_state(path)
+                read_tensors(path / "state.safetensors", state["tensors"])
+            except CheckpointError as error:
+                damaged.append(path)
+                reasons.append(str(error))
+                continue
+            self._refuse(path, state)
+            if damaged:
+                _tell(f"{'; '.join(reasons)}: set aside as damaged-*, training continues from {path.name}")
+                for bad in damaged:
+                    _set_aside(bad)
+            return path
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint of {self.folder} is good: {'; '.join(reasons)}. Restore one, or delete the folder to "
+                "train from the start"
+            )
+        return None
+
+    def _refuse(self, path: Path, state: Mapping[str, Any]) -> None:
+        theirs = state["provenance"]
+        config = differences(state["config"], self.config)
+        origin = differences(*({key: part.get(key) for key in REFUSED} for part in (theirs, self.provenance)))
+        if faults := config + origin:
+            raise CheckpointError(
+                f"{path} belongs to another run: {'; '.join(faults)}. Use what it was made with, another name=..., or "
+                "delete that folder"
+            )
+        if changes := differences(theirs, self.provenance):
+            _tell(f"{path.name} was made with something else: {'; '.join(changes)}")
+
+    def _load(self, path: Path, modules: Mapping[str, Stateful], optimisers: Mapping[str, Stateful]) -> int:
+        state = _read_state(path)
+        tensors = read_tensors(path / "state.safetensors", state["tensors"])
+        if (theirs := sorted(state["optimisers"])) != (ours := sorted(optimisers)):
+            raise CheckpointError(f"{path}: optimisers are {theirs}, this run has {ours}")
+        mine = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMISER)}
+        unpack_modules(mine, modules)
+        for name, optimiser in optimisers.items():
+            _unpack_optimiser(name, optimiser, tensors, state["optimisers"][name])
+        return int(state["step"])
+
+    def _sweep(self) -> None:
+        """Delete temporary folders that killed processes left behind."""
+        for path in self.folder.glob(".tmp-*"):
+            match = re.fullmatch(r"\.tmp-step-\d+-(.+)-(\d+)", path.name)
+            if match and (not _alive(int(match[2])) if match[1] == socket.gethostname() else _age(path) > FOREIGN_AGE):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
+    """`denoiser.channels: checkpoint 32, this run 48` for every leaf in which two nested dicts differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [*theirs, *(name for name in ours if name not in theirs)]
+        parts = (differences(theirs.get(k, ABSENT), ours.get(k, ABSENT), f"{key}.{k}".lstrip(".")) for k in keys)
+        return [line for part in parts for line in part]
+    return [] if theirs == ours else [f"{key}: checkpoint {theirs}, this run {ours}"]
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """`state.json` of a checkpoint, once its seal is checked."""
+    file = path / "state.json"
+    try:
+        state = json.loads(file.read_bytes())
+        seal = state.pop("sha256")
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: not the sealed JSON that was written") from error
+    if seal != _digest(state):
+        raise CheckpointError(f"{file} has changed since it was written (its SHA-256 is another)")
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"{file} has format {state['format']}, this version reads {FORMAT}")
+    return state
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _set_aside(path: Path) -> None:
+    target = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(path, target)
+
+
+def _pack_optimisers(optimisers: Mapping[str, Stateful]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Optimiser states as tensors `optimiser/name/parameter/key`, and all that is no tensor as plain values."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for name, optimiser in optimisers.items():
         state = optimiser.state_dict()
-        groups[name] = state["param_groups"]
-        for index, entry in state["state"].items():
-            tensors |= {f"optimiser/{name}/{index}/{key}": torch.as_tensor(value) for key, value in entry.items()}
-    write_tensors(temporary / "state.safetensors", tensors)
-    write_json(temporary / "state.json", {"step": step, "config_hash": config_hash, "param_groups": groups})
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-    return target
+        values[name] = {"param_groups": state["param_groups"], "state": {}}
+        for parameter, entry in state["state"].items():
+            numbers = {key: value for key, value in entry.items() if not isinstance(value, Tensor)}
+            values[name]["state"][str(parameter)] = numbers
+            tensors |= {f"{OPTIMISER}{name}/{parameter}/{k}": v for k, v in entry.items() if k not in numbers}
+    return tensors, values
 
 
-def load_checkpoint(
-    folder: Path,
-    modules: Mapping[str, nn.Module],
-    optimisers: Mapping[str, torch.optim.Optimizer],
-    config_hash: str,
-) -> int:
-    """Restore the newest checkpoint of a folder in place.
+def _unpack_optimiser(name: str, optimiser: Stateful, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
+    # Parameters are numbered by torch, and named by what gathers sharded states.
+    state = {int(key) if key.isdigit() else key: dict(entry) for key, entry in values["state"].items()}
+    for path, tensor in tensors.items():
+        if path.startswith(prefix := f"{OPTIMISER}{name}/"):
+            parameter, key = path.removeprefix(prefix).rsplit("/", 1)
+            state[int(parameter) if parameter.isdigit() else parameter][key] = tensor
+    try:
+        optimiser.load_state_dict({"state": state, "param_groups": values["param_groups"]})
+    except ValueError as error:
+        raise CheckpointError(f"the state of optimiser {name!r} does not fit: {error}") from error
 
-    Returns:
-        The number of steps done; 0 if there is no checkpoint.
 
-    Raises:
-        ValueError: it was written under another config (both hashes are named).
-        RuntimeError: weights are missing or of another shape.
-    """
-    found = sorted(folder.glob("step-*"))
-    if not found:
-        return 0
-    meta = json.loads((found[-1] / "state.json").read_text())
-    if meta["config_hash"] != config_hash:
-        raise ValueError(
-            f"{found[-1]} was written under config {meta['config_hash']}, this run has {config_hash}: "
-            "use another name=..., or delete that folder"
-        )
-    tensors = load_file(found[-1] / "state.safetensors")
-    unpack_modules(tensors, modules)
-    for name, optimiser in optimisers.items():
-        prefix = f"optimiser/{name}/"
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                index, entry = key.removeprefix(prefix).split("/")
-                state.setdefault(int(index), {})[entry] = value
-        optimiser.load_state_dict({"state": state, "param_groups": meta["param_groups"][name]})
-    return int(meta["step"])
+def _whole(tensor: Tensor) -> Tensor:
+    """A tensor that is sharded over processes, gathered on the CPU; any other as it is."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather().cpu()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, but there
+        return True
+    return True
+
+
+def _age(path: Path) -> float:
+    """Seconds since a folder was written to; 0 once it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _tell(message: str) -> None:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"warning: {message}", style="yellow")

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from fitdiff.avatar.pictures import save_png
 from fitdiff.registry import register
 from fitdiff.tracker import Tracker
-from fitdiff.training.checkpoint import load_checkpoint, save_checkpoint
+from fitdiff.training.checkpoint import Checkpoints
 from fitdiff.training.ema import Ema
 from fitdiff.training.order import global_batch, step_seed
+from fitdiff.training.provenance import provenance
 from fitdiff.training.stage import Stage, describe
 
 
@@ -90,7 +91,9 @@ class Trainer:
         raw = dict(stage.modules)
         averages = {name: Ema(raw[name], self.ema_half_life, stage.batch_size) for name in stage.averaged}
         saved = {**raw, **{f"ema-{name}": ema.module for name, ema in averages.items()}}
-        start = load_checkpoint(folder, saved, optimisers, config_hash)
+        origin = provenance("", {}, world)
+        checkpoints = Checkpoints(folder, {"hash": config_hash}, origin, self.keep, monitor=stage.monitor)
+        start = checkpoints.resume(saved, optimisers)
         for name, module in raw.items():
             stage.modules[name] = accelerator.prepare_model(module.train())
         optimisers = {name: accelerator.prepare_optimizer(o) for name, o in optimisers.items()}
@@ -117,9 +120,7 @@ class Trainer:
                 if self.is_main and (done % self.preview_every == 0 or done == stage.steps):
                     self._preview(stage, shown, folder, done, tracker)
                 if done % self.checkpoint_every == 0 or done == stage.steps:
-                    if self.is_main:
-                        save_checkpoint(folder, done, saved, self._unwrapped(optimisers), config_hash, self.keep)
-                    accelerator.wait_for_everyone()
+                    checkpoints.save(done, saved, self._unwrapped(optimisers))
         stage.modules.update(raw)
         return shown
 

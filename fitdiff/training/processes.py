@@ -1,0 +1,60 @@
+"""What processes that train together must agree on. Alone, a process agrees with itself and nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def together() -> bool:
+    """True in a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_main() -> bool:
+    """True in the one process that writes."""
+    return not together() or dist.get_rank() == 0
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Run `work` in the main process; every process returns what it returned, or raises what it raised.
+
+    Collective: every process must call it. The result travels pickled, so it must be small.
+    """
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            outcome[1] = error
+    if together():
+        dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def on_all(work: Callable[[], T]) -> T:
+    """Run `work` in every process; if it raises in one, it raises in all of them, so that they never part.
+
+    Raises:
+        RuntimeError: in the processes where `work` went well, naming those where it did not, and why.
+    """
+    if not together():
+        return work()
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as caught:
+        error = caught
+    reasons: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(reasons, None if error is None else str(error))
+    if error is not None:
+        raise error
+    if failed := [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]:
+        raise RuntimeError("; ".join(failed))
+    return result  # type: ignore[return-value]
