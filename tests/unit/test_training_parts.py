@@ -1,7 +1,6 @@
 """Pieces of the trainer that have closed forms: averages, learning rates."""
 
 import pytest
-import torch
 from torch import nn
 
 from fitdiff.training.ema import Ema
