@@ -1,8 +1,9 @@
 """Stage 3: the diffusion model on z, under the four terms of the paper's section 2.
 
 Faithful to the supplement, except as marked: [1] Eq. 3's L1 norm is a mean over coordinates in mm, so that the weight
-does not depend on the mesh; [2] the rendered terms run on `render_samples` of the batch every `render_every` steps,
-with t below `render_t_max` (all, 1 and 1000 reproduce the paper).
+does not depend on the mesh; [2] the rendered terms, Eqs. 1 and 2, run on `render_samples` of the batch every
+`render_every` steps, with t drawn below `render_t_max`, and Eq. 3 every `verts_every` steps where t is below
+`verts_t_max` (all, 1 and 1000 reproduce the paper).
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.avatar.pictures import contact_sheet
 from fitdiff.data.shards import ShardedDataset
 from fitdiff.diffusion.sampler import conditioned, sample
+from fitdiff.evaluation.held_out import SAMPLING_STEPS, noise_losses, sample_metrics
 from fitdiff.guidance.terms import IdentityCosine, IdentityPerceptual
 from fitdiff.model import FitDiff
+from fitdiff.randomness import Draws, draw_normals
 from fitdiff.registry import build, register
 from fitdiff.sampling import render_neutral
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene, composite
+
+SCALAR_STREAM, NOISE_STREAM = 1 << 31, (1 << 31) + 1
+"""Lists of a sample's random numbers, far from those that make people, who may have the same seed."""
+
+MOST_HELD_OUT = 1000
+"""People whose noise loss `evaluate` takes."""
 
 
 @register("stage", "diffusion")
@@ -39,10 +48,16 @@ class DiffusionStage:
         noise_weighting: `constant` (L_noise as printed), or `velocity`: divided by alpha_bar_t, which is the plain loss
             of the velocity and makes the noisiest steps, where the identity is decided, count as much as the others.
         condition_dropout: probability of the null condition.
-        id_weight, per_weight, verts_weight: of the rendered and shape terms (as printed: 1).
+        id_weight, per_weight, verts_weight: of Eqs. 1 to 3 against 1 for L_noise (as printed: 1); 0 switches one off.
+        render_every, render_samples, render_t_max: when and for how many samples of the global batch Eqs. 1 and 2,
+            which share a rendering, are computed; their t is drawn in [0, render_t_max). null samples are all.
         render_size: side of the rendered image in pixels; null is the portraits' size.
+        verts_every, verts_t_max: when Eq. 3 is computed; a sample whose t is not below counts as 0.
         alpha_bar_weighting: weigh those terms by alpha_bar_t (at high t, z0_hat is meaningless).
         z0_clamp: z0_hat is clamped to +-this before it is decoded; z is standardised, so 4 deviations hold all of it.
+        preview_samples, evaluate_samples: held-out people in the pictures, and those for whom `evaluate` samples.
+
+    A step's loss is a function of seed and step alone, however the batch is split among processes and micro-batches.
     """
 
     name = "diffusion"
@@ -74,9 +89,12 @@ class DiffusionStage:
         render_samples: int | None = None,
         render_size: int | None = None,
         render_t_max: int = 1000,
+        verts_every: int = 1,
+        verts_t_max: int = 1000,
         alpha_bar_weighting: bool = False,
         z0_clamp: float = 4.0,
         preview_samples: int = 6,
+        evaluate_samples: int = 32,
     ) -> None:
         self.model, self.train, self.held_out, self.seed = model, train, held_out, seed
         self.batch_size, self.peak_rate, self.warmup, self.decay = batch_size, learning_rate, warmup_steps, decay
@@ -85,11 +103,16 @@ class DiffusionStage:
         self.weight_decay, self.condition_dropout = weight_decay, condition_dropout
         self.noise_weighting = noise_weighting
         self.weights = {"id": id_weight, "per": per_weight, "verts": verts_weight}
-        self.render_every = render_every
-        self.render_samples = batch_size if render_samples is None else render_samples
-        self.render_size, self.render_t_max = render_size, render_t_max
+        self.every = {"render": render_every, "verts": verts_every}
+        self.t_max = {"render": render_t_max, "verts": verts_t_max}
+        self.render_samples = batch_size if render_samples is None else min(render_samples, batch_size)
+        counts = {"render_samples": self.render_samples, "render_every": render_every, "render_t_max": render_t_max}
+        for name, value in (counts | {"verts_every": verts_every, "verts_t_max": verts_t_max}).items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1 (a weight of 0 switches a term off)")
+        self.render_size = render_size
         self.alpha_bar_weighting, self.z0_clamp = alpha_bar_weighting, z0_clamp
-        self.preview_samples = preview_samples
+        self.preview_samples, self.evaluate_samples = preview_samples, evaluate_samples
         self.n_samples = len(train)
         self.steps = count_steps(steps, epochs, self.n_samples, batch_size)
         model.latent.set_statistics(latents["train"])
@@ -113,48 +136,71 @@ class DiffusionStage:
         return warmup_cosine(step, self.steps, self.peak_rate, self.warmup, self.decay)
 
     def batch(self, indices: Sequence[int], rows: Tensor, step: int) -> dict[str, Tensor]:
-        """z0 and all views' embeddings; the first `render_samples` also with portrait and scene of every view."""
-        batch = {"z": self.z["train"][indices], "embedding": self.embeddings["train"][indices]}
-        if self._renders():
-            rendered = self.train.gather(indices[: self.render_samples], ("image", "landmarks", *SCENE_KEYS))
-            batch |= {f"view_{key}": value for key, value in rendered.items()}
+        """Samples and all their random numbers, so that `losses` is a function of what it is given.
+
+        Args: as of `Stage.batch`.
+
+        Returns:
+            `z` (B, N), `embedding` (B, D) of a random portrait, `t` (B,) int64, `noise` (B, N), `drop` (B,) bool; in a
+            step that renders, and if any of these rows is rendered, also `rendered` (K,) int64, which of them, and
+            `view_...`: that portrait and its scene.
+        """
+        embeddings, schedule = self.embeddings["train"][indices], self.model.schedule
+        sample_number = step * self.batch_size + rows
+        draws = Draws(self.seed, sample_number, SCALAR_STREAM)
+        view = _pick(draws, embeddings.shape[1])
+        drop = draws.uniform() < self.condition_dropout
+        of_batch = spread(self.render_samples if self._renders(step) else 0, self.batch_size)
+        rendered = of_batch[rows].nonzero()[:, 0]
+        steps = torch.full_like(rows, schedule.steps)
+        steps[rendered] = min(self.t_max["render"], schedule.steps)
+        batch = {
+            "z": self.z["train"][indices],
+            "embedding": embeddings[torch.arange(len(rows)), view],
+            "t": _pick(draws, steps),
+            "noise": draw_normals(self.seed, sample_number, NOISE_STREAM, (self.model.latent.length,)),
+            "drop": drop,
+        }
+        if len(rendered):
+            people = [indices[row] for row in rendered.tolist()]
+            portraits = self.train.gather(people, ("image", "landmarks", *SCENE_KEYS))
+            shown = torch.arange(len(rendered)), view[rendered]
+            batch |= {"rendered": rendered, **{f"view_{key}": value[shown] for key, value in portraits.items()}}
         return batch
 
     def losses(self, batch: dict[str, Tensor], step: int) -> Losses:
         """L = L_noise + L_id + L_per + L_verts (section 2 of the supplement)."""
-        model, z0, schedule = self.model, batch["z"], self.model.schedule
-        n, device = len(z0), z0.device
-        view = torch.randint(batch["embedding"].shape[1], (n,), device=device)
-        embedding = batch["embedding"][torch.arange(n, device=device), view]
-        t = torch.randint(schedule.steps, (n,), device=device)
-        renders = self._renders() and step % self.render_every == 0
-        k = len(batch["view_image"]) if renders else 0
-        if k:
-            t[:k] = torch.randint(min(self.render_t_max, schedule.steps), (k,), device=device)
-        noise = torch.randn_like(z0)
+        model, schedule, z0, t, noise = self.model, self.model.schedule, batch["z"], batch["t"], batch["noise"]
         z_t = schedule.add_noise(z0, t, noise)
-        drop = torch.rand(n, device=device) < self.condition_dropout
-        eps = self.modules["denoiser"](z_t, t, embedding, drop_B=drop)
+        eps = self.modules["denoiser"](z_t, t, batch["embedding"], drop_B=batch["drop"])
         squared = sum((eps - noise)[:, part].square().mean(1) for part in model.parts)
         if self.noise_weighting == "velocity":
             squared = squared / schedule.alpha_bar[t].to(squared)
         terms = {"loss_noise": squared.mean()}
-        if k or self.weights["verts"]:
-            z0_hat = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
-            importance = schedule.alpha_bar[t].to(z0.dtype) if self.alpha_bar_weighting else torch.ones_like(z0[:, 0])
-        if self.weights["verts"]:
+        z0_hat = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
+        importance = schedule.alpha_bar[t].to(z0.dtype) if self.alpha_bar_weighting else torch.ones_like(z0[:, 0])
+        if self.weights["verts"] and step % self.every["verts"] == 0:
             distance = (model.vertices(z0_hat) - model.vertices(z0)).abs().mean((1, 2))
-            terms["loss_verts"] = (importance * distance).mean()
-        if k:
-            chosen = torch.arange(k, device=device), view[:k]
-            scene = {key.removeprefix("view_"): v[chosen] for key, v in batch.items() if key.startswith("view_")}
-            identity_terms = self._identity_terms_of_parts(z0_hat[:k], z0[:k], scene)
-            terms |= {name: (importance[:k] * value).mean() for name, value in identity_terms.items()}
+            terms["loss_verts"] = (importance * distance * (t < self.t_max["verts"])).mean()
+        if self._renders(step):
+            terms |= self._rendered_terms(z0_hat, importance, batch)
         loss = sum(value * self.weights.get(name.removeprefix("loss_"), 1.0) for name, value in terms.items())
         yield "denoiser", loss, terms
 
-    def _renders(self) -> bool:
-        return bool(self.weights["id"] or self.weights["per"])
+    def _renders(self, step: int) -> bool:
+        return bool(self.weights["id"] or self.weights["per"]) and step % self.every["render"] == 0
+
+    def _rendered_terms(self, z0_hat: Tensor, importance: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 1 and 2: the sum over the rows rendered here; 0 where none is.
+
+        Scaled so that the mean over all parts of the global batch is the mean over all rows rendered in it.
+        """
+        if "rendered" not in batch:
+            return {name: z0_hat.new_zeros(()) for name in ("loss_id", "loss_per")}
+        rows, view = batch["rendered"], {k.removeprefix("view_"): v for k, v in batch.items() if k.startswith("view_")}
+        terms = self._identity_terms_of_parts(z0_hat[rows], batch["z"][rows], view)
+        share = self.batch_size / len(z0_hat) / self.render_samples
+        return {name: (importance[rows] * value).sum() * share for name, value in terms.items()}
 
     def _identity_terms_of_parts(self, z0_hat: Tensor, z0: Tensor, view: dict[str, Tensor]) -> dict[str, Tensor]:
         """Eq. 1 and 2 per sample, summed over the models: separate ones are shown each with the other's truth.
@@ -185,31 +231,16 @@ class DiffusionStage:
         pair = Prediction(rendering, predicted), Observation(portrait, view["landmarks"], transform, target)
         return {"loss_id": IdentityCosine()(*pair), "loss_per": IdentityPerceptual()(*pair)}
 
-    @torch.no_grad()
     def evaluate(self, averages: dict[str, nn.Module]) -> dict[str, float]:
-        """Held-out noise loss at fixed t and noise, beside what predicting nothing scores.
+        """Held-out noise loss, and identity and shape of faces sampled from embeddings: see `evaluation.held_out`."""
 
-        z is standardised, so the best guess without looking at the person is eps = sqrt(1 - alpha_bar) z_t, whose
-        error is mean(alpha_bar_t).
-        """
-        denoiser, schedule = averages["denoiser"], self.model.schedule
-        z0, embeddings = self.z["held_out"], self.embeddings["held_out"][:, 0]
-        device = next(denoiser.parameters()).device
-        generator = torch.Generator().manual_seed(0)
-        used, total, rounds = self.model.latent.used, 0.0, 8
-        null_total = 0.0
-        for i in range(rounds):
-            t = ((torch.arange(len(z0)) + (i + 0.5) / rounds) * schedule.steps / len(z0)).long()
-            noise = torch.randn(z0.shape, generator=generator)
-            z_t = schedule.add_noise(z0, t, noise)
-            eps = denoiser(z_t.to(device), t.to(device), embeddings.to(device)).cpu()
-            total += nnf.mse_loss(eps[:, :used], noise[:, :used]).item() / rounds
-            nothing = (1 - schedule.alpha_bar[t].float()).sqrt()[:, None] * z_t
-            null_total += nnf.mse_loss(nothing[:, :used], noise[:, :used]).item() / rounds
+        def gather(people: range) -> tuple[Tensor, Tensor]:
+            return self.z["held_out"][list(people)], self.embeddings["held_out"][list(people)]
+
+        n = len(self.held_out)
         return {
-            "noise_loss": total,
-            "noise_loss_predicting_nothing": null_total,
-            "mean_alpha_bar": schedule.alpha_bar.mean().item(),
+            **noise_losses(self.model, averages["denoiser"], gather, min(n, MOST_HELD_OUT)),
+            **sample_metrics(self.model, averages["denoiser"], gather, min(n, self.evaluate_samples)),
         }
 
     def preview(self, averages: dict[str, nn.Module]) -> dict[str, np.ndarray]:
@@ -217,10 +248,11 @@ class DiffusionStage:
         model, k = self.model, min(self.preview_samples, len(self.held_out))
         portraits = self.held_out.gather(range(k), ("image",))["image"][:, 0].float() / 255
         embedding = self.embeddings["held_out"][:k, 0].to(model.device)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(k, model.latent.length, generator=generator).to(model.device)
+        generator = torch.Generator(model.device).manual_seed(0)
+        noise = torch.randn(k, model.latent.length, generator=generator, device=model.device)
         sampler = build(model.config["sampler"], "sampler")
-        z = sample(conditioned(averages["denoiser"], embedding), sampler, model.schedule, noise, 25)
+        predict_eps = conditioned(averages["denoiser"], embedding)
+        z = sample(predict_eps, sampler, model.schedule, noise, SAMPLING_STEPS, generator)
         faces = render_neutral(model, z, portraits.shape[-1]).cpu()
         return {"samples": contact_sheet([list(portraits), list(faces)], rows=["portrait", "sample"])}
 
@@ -228,3 +260,14 @@ class DiffusionStage:
         """Put the averaged weights into the model."""
         self.model.denoiser.load_state_dict(averages["denoiser"].state_dict())
         self.model.denoiser.eval().requires_grad_(False)
+
+
+def spread(count: int, total: int) -> Tensor:
+    """(total,) bool: `count` of `total` rows; any run of n rows has n count / total of them, rounded up or down."""
+    row = torch.arange(total)
+    return (row + 1) * count // total > row * count // total
+
+
+def _pick(draws: Draws, below: int | Tensor) -> Tensor:
+    """(B,) int64 uniform in [0, below)."""
+    return (draws.uniform() * below).long().clamp_max(torch.as_tensor(below) - 1)
