@@ -1,9 +1,12 @@
-"""What experiments share: tables in Markdown, and the generated part of a README."""
+"""What experiments share: tables in Markdown, charts, and the generated part of a README."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from fitdiff.storage import write_atomically
 
@@ -35,3 +38,10 @@ def replace_generated(path: Path, text: str) -> Path:
     if not begin or not end:
         raise ValueError(f"{path}: expected the lines {BEGIN} and {END}; put them where the generated text belongs")
     return write_atomically(path, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}".encode())
+
+
+def save_chart(figure: Figure, path: Path) -> Path:
+    """Write a chart as PNG; atomic, and the same file wherever it is drawn anew (no software's version in it)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return write_atomically(path, buffer.getvalue())

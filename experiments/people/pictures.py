@@ -20,6 +20,7 @@ from experiments.people.analysis import split
 from experiments.people.photos import RealFace, nearest_people
 from experiments.people.survey import CHUNK, PORTRAITS
 from experiments.people.tables import KINDS
+from experiments.report import save_chart
 from fitdiff.avatar.pictures import contact_sheet
 from fitdiff.data.people.maker import PeopleMaker
 from fitdiff.data.skin_look import sample_look
@@ -42,13 +43,6 @@ def save_jpeg(image_HW3: NDArray[np.uint8], path: Path) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def _save_chart(figure: Figure, path: Path) -> Path:
-    buffer = io.BytesIO()
-    # Without the software's version in it the file is the same wherever it is drawn anew.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return write_atomically(path, buffer.getvalue())
-
-
 def separation_chart(measured: dict[str, NDArray], n_controls: int, results: dict[str, Any], path: Path) -> Path:
     """Histograms of genuine and impostor distances of each kind of portrait."""
     figure = Figure((11, 2.8), layout="constrained")
@@ -63,7 +57,7 @@ def separation_chart(measured: dict[str, NDArray], n_controls: int, results: dic
         axis.set_xlabel("distance of dlib embeddings", fontsize=8)
         axis.set_yticks([])
     axes[0].legend(fontsize=8)
-    return _save_chart(figure, path)
+    return save_chart(figure, path)
 
 
 def tone_chart(tone_N3: NDArray, results: dict[str, Any], path: Path) -> Path:
@@ -83,7 +77,7 @@ def tone_chart(tone_N3: NDArray, results: dict[str, Any], path: Path) -> Path:
         axis.text((lower + upper) / 2, highest * 1.08, label, ha="center", va="bottom", fontsize=6.5)
         upper = lower
     axis.set(xlim=(90, -90), ylim=(0, highest * 1.3), xlabel="individual typology angle, degrees", ylabel="people")
-    return _save_chart(figure, path)
+    return save_chart(figure, path)
 
 
 def learning_chart(results: dict[str, Any], path: Path) -> Path:
@@ -99,7 +93,7 @@ def learning_chart(results: dict[str, Any], path: Path) -> Path:
     axis.set_xticks(people, [str(n) for n in people])
     axis.set(xlabel="training people", ylabel="R² from one portrait's embedding", ylim=(min(0, axis.get_ylim()[0]), 1))
     axis.legend(fontsize=8)
-    return _save_chart(figure, path)
+    return save_chart(figure, path)
 
 
 @dataclass(frozen=True)
