@@ -28,8 +28,9 @@ def global_batch(
 
     Args:
         n_samples: size of the training set. batch_size: global. step: from 0.
-        shard_size, window: samples a file, and files whose samples are mixed with each other: files come in random
-            order, so many at once are in use. None, or a window over all files, is a permutation of all samples.
+        shard_size, window: samples a file, and how many files are in use at once, None for all of them. Files take
+            turns in random order, a new one every `shard_size` samples; the samples of a file are spread over those of
+            the `window` files that come after it.
     """
     first = step * batch_size
     if window is None or window * shard_size >= n_samples:
@@ -48,12 +49,7 @@ def _epoch(n_samples: int, seed: int, epoch: int, shard_size: int, window: int) 
     generator = torch.Generator().manual_seed(step_seed(seed, epoch, -1))
     if window >= n_samples:
         return torch.randperm(n_samples, generator=generator)
-    shards = torch.randperm(-(-n_samples // shard_size), generator=generator)
-    order = torch.empty(n_samples, dtype=torch.int64)
-    done = 0
-    for chosen in shards.split(window):
-        samples = (chosen[:, None] * shard_size + torch.arange(shard_size)).flatten()
-        samples = samples[samples < n_samples]  # the last shard may be short
-        order[done : done + len(samples)] = samples[torch.randperm(len(samples), generator=generator)]
-        done += len(samples)
-    return order
+    turn = torch.randperm(-(-n_samples // shard_size), generator=generator).to(torch.float64)
+    place = torch.rand(n_samples, generator=generator, dtype=torch.float64) * window
+    place += turn.repeat_interleave(shard_size)[:n_samples]  # the last file may be short
+    return place.argsort(stable=True)

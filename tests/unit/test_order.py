@@ -1,5 +1,7 @@
 """The order of samples: each once an epoch, files mixed only within a window, drawn once an epoch, not once a step."""
 
+from itertools import pairwise
+
 import pytest
 
 from fitdiff.training import order
@@ -30,13 +32,16 @@ def test_a_batch_may_be_larger_than_the_data():
     assert [batch.count(i) for i in range(3)] in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
 
 
-def test_a_window_holds_that_many_shards_at_once():
-    """The first 3 x 10 samples come from 3 of 10 shards, mixed; so do the next."""
-    seen = epoch(100, 5, shard_size=10, window=3)
-    for start in (0, 30, 60):
-        shards = [i // 10 for i in seen[start : start + 30]]
-        assert len(set(shards)) == 3
-        assert len(set(shards[:10])) > 1
+def test_a_window_is_the_most_shards_in_use_at_once():
+    """Shards of 50 from first to last use: never more than 4 overlap, their samples mix, and new ones come evenly."""
+    shards = [i // 50 for i in epoch(1000, 10, shard_size=50, window=4)]
+    first = {shard: shards.index(shard) for shard in set(shards)}
+    last = {shard: len(shards) - 1 - shards[::-1].index(shard) for shard in first}
+    in_use = [sum(first[s] <= place <= last[s] for s in first) for place in range(1000)]
+    assert 3 <= max(in_use) <= 4
+    assert len({*shards[450:500]}) > 3
+    starts = sorted(first.values())[4:]
+    assert all(20 < after - before < 90 for before, after in pairwise(starts))
 
 
 def test_a_window_over_everything_is_a_permutation_of_all():
