@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
 from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
-from fitdiff.registry import build, load_plugins
+from fitdiff.registry import ComponentError, build, load_plugins
 from fitdiff.sampling import Samples, sample_faces
-from fitdiff.storage import CheckpointError, pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.storage import (
+    CheckpointError,
+    pack_modules,
+    read_tensors,
+    refuse_misfits,
+    tensor_shapes,
+    unpack_modules,
+    write_json,
+    write_tensors,
+)
 from fitdiff.types import FaceMaps
 
 FORMAT = 1
@@ -111,51 +118,86 @@ class FitDiff(nn.Module):
         return sample_faces(self, n, **choices)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `weights.safetensors` and `config.json` (the last, so that its presence means a whole checkpoint)."""
+        """Write `weights.safetensors` and `config.json` (the last; it seals the weights that it belongs to)."""
         folder = Path(folder)
-        write_tensors(folder / "weights.safetensors", pack_modules(self._trained()))
-        write_json(folder / "config.json", {"format": FORMAT, "versions": self.versions, **self.config})
+        seal = write_tensors(folder / "weights.safetensors", pack_modules(self._trained()))
+        write_json(
+            folder / "config.json", {"format": FORMAT, "versions": self.versions, "weights": seal, **self.config}
+        )
         return folder
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "auto") -> FitDiff:
         """Load a checkpoint written by `save`.
 
-        Only registered components are built from its config and weights are safetensors, so a stranger's checkpoint
-        runs no code of its own.
+        Only registered components are built from its config, its texts are not resolved, and weights are safetensors
+        that must fit the networks before these get any memory: a stranger's checkpoint runs no code of its own.
 
         Raises:
-            CheckpointError: nothing there, another format or version, or weights that do not fit the config.
+            CheckpointError: nothing there, damaged, another format or version, or weights that do not fit the config.
+            ComponentError: the config names something else than registered components.
         """
         load_plugins()
         folder = Path(folder)
-        path = folder / "config.json"
-        if not path.exists():
-            raise CheckpointError(f"no checkpoint at {folder} (expected {path}): train one with `python train.py`")
+        config, versions, seal = _read_config(folder / "config.json")
+        weights = folder / "weights.safetensors"
+        shapes = tensor_shapes(weights)
+        _refuse_giants(config, shapes)
         try:
-            config = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}): the checkpoint is damaged") from error
-        if config.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{path} is not a fitdiff checkpoint of format {FORMAT}")
-        missing = [key for key in ("resolution", "prediction", *COMPONENTS) if key not in config]
-        if missing:
-            raise CheckpointError(f"{path} lacks {', '.join(missing)}: not a whole fitdiff checkpoint")
-        trained = config.pop("versions", {})
-        model = cls(config)
-        if trained != model.versions:
-            raise CheckpointError(
-                f"{path}: trained with {trained}, this installation has {model.versions}: the same z is another face. "
-                "Install what it was trained with, or train again"
-            )
-        try:
-            unpack_modules(load_file(folder / "weights.safetensors"), model._trained())
-        except (RuntimeError, OSError, SafetensorError) as error:
-            raise CheckpointError(f"weights of {folder} do not fit its config: {str(error).splitlines()[0]}") from error
+            fixed = {key: build(config[key], key) for key in ("shape_model", "identity")}
+            fixed["renderer"] = build(config["renderer"], "renderer", topology=fixed["shape_model"].topology)
+            with torch.device("meta"):  # no memory: the weights' shapes tell whether the config's sizes are true
+                sketch = cls(config, **fixed)
+            if versions != sketch.versions:
+                raise CheckpointError(
+                    f"{folder}: trained with {versions}, this installation has {sketch.versions}: the same z is "
+                    "another face. Install what it was trained with, or train again"
+                )
+            refuse_misfits(shapes, sketch._trained())
+            model = cls(config, **fixed)
+            unpack_modules(read_tensors(weights, seal), model._trained())
+        except (CheckpointError, ComponentError):
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
         return model.eval().requires_grad_(False).to(pick_device(device))
 
     def _trained(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.autoencoder, "denoiser": self.denoiser, "latent": self.latent}
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, Any] | None]:
+    """Config of a model folder, versions of what it was trained with, and the seal of its weights."""
+    if not path.exists():
+        raise CheckpointError(f"no checkpoint at {path.parent} (expected {path}): train one with `python train.py`")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): the checkpoint is damaged") from error
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path} is not a fitdiff checkpoint of format {FORMAT}")
+    if missing := [key for key in ("resolution", "prediction", *COMPONENTS, *DEFAULTS) if key not in config]:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}: not a whole fitdiff checkpoint")
+    return config, config.pop("versions", {}), config.pop("weights", None)
+
+
+def _refuse_giants(config: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> None:
+    """Raise if a size in a config is larger than all its weights: building it would eat the machine's memory."""
+    most = sum(shape.numel() for shape in shapes.values())
+    for key in ("resolution", "schedule", "autoencoder", "denoiser"):
+        for name, value in _leaves(config[key], key):
+            if isinstance(value, (int, float)) and not abs(value) <= most:
+                raise CheckpointError(f"{name} is {value}, but the checkpoint's weights are {most} numbers in all")
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Leaves of nested dicts and lists under dotted names."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield key, value
+    else:
+        for name, item in items:
+            yield from _leaves(item, f"{key}.{name}")
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -1,4 +1,4 @@
-"""The registry names components, Hydra builds them.
+"""The registry names components: Hydra composes and types their configs, `build` makes them.
 
 `@register(kind, name)` turns a constructor into a config: parameters with defaults become typed fields of
 ``<kind>=<name>``; a default of `MISSING` makes a field mandatory; parameters without a default are run-time objects
@@ -7,6 +7,7 @@ that the caller passes to `build`. Installed packages add components through the
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import inspect
@@ -15,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, make_dataclass
 from typing import Any, TypeVar
 
-import hydra.utils
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -108,32 +108,34 @@ def load_plugins() -> None:
 
 
 def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> Any:
-    """Build a registered component from its config node. The only caller of `hydra.utils.instantiate`.
+    """Build a registered component from its config node; nothing else is ever called.
+
+    A plain mapping is taken as it stands: a `${...}` in it stays text. So a config that came with a checkpoint, which
+    is a stranger's, reads no environment variable and runs no resolver. (`hydra.utils.instantiate` would resolve it.)
 
     Args:
         node: config with `_target_` naming a registered component of `kind`, and its parameters.
         runtime: objects for the constructor parameters that have no default.
 
     Raises:
-        ComponentError: the target is not registered under `kind` (a config that came with a checkpoint is a
-            stranger's: nothing else is ever called), a run-time object is missing, or the result lacks an attribute
-            of the kind's protocol.
+        ComponentError: the node is no mapping, the target is not registered under `kind`, a mandatory option or a
+            run-time object is missing, an option is unknown, or the result lacks an attribute of the kind's protocol.
     """
-    config = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    config = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    if not isinstance(config, Mapping):
+        raise ComponentError(f"{kind}: got {config!r}, expected a mapping with _target_ and options")
     target = config.get("_target_")
     registered = {_target(component): component for (k, _), component in _components.items() if k == kind}
     if target not in registered:
         raise ComponentError(
             f"{kind}: {target!r} is not a registered {kind}. Registered: {', '.join(names(kind)) or 'none'}"
         )
-    # Nested nodes must be plain values: a nested _target_ would be built by instantiate without passing this check.
+    # Components hold plain values: a nested _target_ would be built by a component that passes its options on.
     _refuse_nested_targets(config, kind)
-    missing = [name for name in _runtime_parameters(registered[target]) if name not in runtime]
-    if missing:
-        raise ComponentError(f"{kind} {target}: needs run-time objects {missing} that the caller did not pass")
-    # Run-time objects go to the constructor directly: instantiate would turn dataclasses such as Topology into configs.
-    constructor = hydra.utils.instantiate(config, _convert_="all", _recursive_=False, _partial_=True)
-    component = constructor(**runtime)
+    component = registered[target]
+    options = {name: copy.deepcopy(value) for name, value in config.items() if name != "_target_"}
+    _refuse_options(f"{kind} {target}", component, options, runtime)
+    component = component(**{**options, **runtime})
     protocol = PROTOCOLS.get(kind)
     if protocol is not None and not isinstance(component, protocol):
         wanted = (
@@ -169,6 +171,16 @@ def _refuse_nested_targets(value: Any, kind: str, top: bool = True) -> None:
     elif isinstance(value, list):
         for item in value:
             _refuse_nested_targets(item, kind, False)
+
+
+def _refuse_options(what: str, component: Callable[..., Any], options: Mapping[str, Any], runtime: Any) -> None:
+    if unset := [name for name, value in options.items() if value == MISSING]:
+        raise ComponentError(f"{what}: {unset} must be given")
+    if missing := [name for name in _runtime_parameters(component) if name not in runtime]:
+        raise ComponentError(f"{what}: needs run-time objects {missing} that the caller did not pass")
+    known = [name for name in _parameters(component) if name not in _runtime_parameters(component)]
+    if unknown := [name for name in options if name not in known]:
+        raise ComponentError(f"{what} has no option {unknown}; it has {known}")
 
 
 def _parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -153,13 +153,13 @@ def check_file(path: Path, seal: Mapping[str, Any]) -> None:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
-    if (size := path.stat().st_size) != seal["bytes"]:
-        raise CheckpointError(f"{path} has {size} bytes, {seal['bytes']} were written")
+    if (size := path.stat().st_size) != seal.get("bytes"):
+        raise CheckpointError(f"{path} has {size} bytes, {seal.get('bytes')} were written")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    if digest.hexdigest() != seal["sha256"]:
+    if digest.hexdigest() != seal.get("sha256"):
         raise CheckpointError(f"{path} has changed since it was written (its SHA-256 is another)")
 
 
@@ -176,6 +176,19 @@ def read_tensors(path: Path, seal: Mapping[str, Any] | None = None) -> dict[str,
         check_file(path, seal)
     try:
         return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def tensor_shapes(path: Path) -> dict[str, torch.Size]:
+    """Shapes of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        CheckpointError: missing, not safetensors, or a header that does not fit the file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 

@@ -64,12 +64,48 @@ def test_a_component_of_another_kind_is_refused():
 
 
 @pytest.mark.parametrize(
-    "smuggled", [{"path": {"_target_": "os.getcwd"}}, {"sides": [{"_target_": "os.getcwd"}]}, {"_args_": [1]}]
+    "smuggled",
+    [{"path": {"_target_": "os.getcwd"}}, {"sides": [{"_target_": "os.getcwd"}]}, {"_args_": [1]}, {"_partial_": True}],
 )
 def test_nested_targets_and_hydra_keywords_are_refused(smuggled):
     register("toy", "plain")(Toy)
     with pytest.raises(ComponentError, match="refused"):
         build({"_target_": f"{__name__}.Toy", **smuggled}, "toy", size=1)
+
+
+def test_texts_of_a_plain_config_are_not_resolved(monkeypatch):
+    register("toy", "plain")(Toy)
+    monkeypatch.setenv("SECRET", "42")
+    for text in ("${oc.env:SECRET}", "${oc.decode:${oc.env:SECRET}}", "${hydra:runtime.cwd}", "${width}"):
+        assert build({"_target_": f"{__name__}.Toy", "path": text}, "toy", size=1).path == text
+    # The user's own command line is composed by Hydra, and resolved.
+    composed = OmegaConf.create({"_target_": f"{__name__}.Toy", "path": "${oc.env:SECRET}"})
+    assert build(composed, "toy", size=1).path == "42"
+
+
+def test_a_component_owns_what_it_gets():
+    register("toy", "plain")(Toy)
+    node = {"_target_": f"{__name__}.Toy", "sides": [1, 2]}
+    build(node, "toy", size=1).sides.append(3)
+    assert node["sides"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("os.system", "got 'os.system', expected a mapping"),
+        ({"_target_": f"{__name__}.Toy", "size": 1}, r"has no option \['size'\]"),
+        (
+            {"_target_": f"{__name__}.Toy", "widht": 1},
+            r"no option .*widht.*it has .*width",
+        ),
+        ({"_target_": f"{__name__}.Toy", "path": "???"}, r"\['path'\] must be given"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(node, message):
+    register("toy", "plain")(Toy)
+    with pytest.raises(ComponentError, match=message):
+        build(node, "toy", size=1)
 
 
 def test_a_taken_name_names_both_modules():
