@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +16,9 @@ from rich.progress import Progress, TextColumn
 
 from fitdiff.config import plain, register_schemas
 from fitdiff.registry import ComponentError, load_plugins
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing says when a disk, a quota or a file-size limit is used up."""
 
 PATH_KEYS = ("photo", "out", "checkpoint", "data.path", "shape_model.path")
 """Overrides whose value is a file name: quoted on the user's behalf."""
@@ -40,23 +45,47 @@ def quote_path(argument: str) -> str:
 
 
 def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Errors that a user can mend become one line and exit code 2; anything else stays a traceback."""
+    """Errors that a user can mend become one line and exit code 2; anything else stays a traceback.
+
+    A run that a signal stopped says so, and ends with 0.
+    """
 
     @functools.wraps(function)
     def wrapper(config: DictConfig) -> None:
         from fitdiff.alignment.photo import PhotoError
-        from fitdiff.model import CheckpointError
+        from fitdiff.storage import CheckpointError
+        from fitdiff.training.health import TrainingError
+        from fitdiff.training.interruption import InterruptedRun
 
+        mendable = (PhotoError, CheckpointError, ComponentError, TrainingError, FileNotFoundError)
+        process = int(os.environ.get("RANK", "0"))  # as launchers number those that train together
         try:
             function(config)
-        except (PhotoError, CheckpointError, ComponentError, FileNotFoundError) as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {_one_line(error)}", soft_wrap=True, highlight=False)
-            sys.exit(2)
+        except InterruptedRun as stop:
+            if process == 0:
+                _print(f"{_one_line(stop)}; the same command continues")
+            sys.exit(0)
+        except OSError as error:
+            if error.errno not in DISK_FULL and not isinstance(error, mendable):
+                raise
+            _fail(process, error)
+        except mendable as error:
+            _fail(process, error)
 
     return wrapper
 
 
-def _one_line(error: Exception) -> str:
+def _fail(process: int, error: Exception) -> None:
+    where = f" (process {process})" if process else ""
+    _print(f"[bold red]error{where}:[/] {_one_line(error)}")
+    sys.exit(2)
+
+
+def _print(message: str) -> None:
+    Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).replace("[", r"\[")
 
 

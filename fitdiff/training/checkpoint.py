@@ -127,6 +127,10 @@ class Checkpoints:
         path = on_main(self._choose)
         return 0 if path is None else on_all(lambda: self._load(path, modules, optimisers))
 
+    def newest(self) -> Path | None:
+        """The newest checkpoint, if there is any."""
+        return on_main(lambda: next(iter(self._found()), None))
+
     def best(self) -> Path | None:
         """The checkpoint with the best `monitor`, if any has it."""
         return on_main(lambda: next(iter(self._by_metric()), None))

@@ -15,15 +15,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fitdiff.config import config_hash, plain, select
-from fitdiff.data.shards import ShardedDataset, dequantise
+from fitdiff.data.shards import ShardedDataset
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.training.health import TrainingError, is_out_of_memory, memory_advice
+from fitdiff.training.processes import on_main
+from fitdiff.training.latents import VERSION as LATENTS_VERSION
+from fitdiff.training.latents import open_latents, write_latents
+from fitdiff.training.provenance import provenance
 from fitdiff.training.trainer import Trainer
 
 STAGES = ("autoencoder", "latents", "diffusion")
-TRAINING_KEYS = ("mixed_precision", "gradient_accumulation", "max_grad_norm", "ema_half_life")
-"""Trainer settings that change the result; the others (logging, checkpoints) do not enter a stage's hash."""
+TRAINING_KEYS = ("mixed_precision", "max_grad_norm", "ema_half_life")
+"""Trainer settings that change the result. The others do not enter a stage's hash: logging and checkpoints, and
+gradient accumulation, compilation and the number of processes, which change no more than the rounding."""
+
+MEMORY_KEYS = ("checkpoint_activations",)
+"""Settings of networks that trade time for memory and change nothing else."""
 
 
 class Pipeline:
@@ -37,7 +46,7 @@ class Pipeline:
     def __init__(self, config: DictConfig) -> None:
         unknown = [stage for stage in config.model.stages if stage not in STAGES]
         if unknown:
-            raise ValueError(f"model.stages has {unknown}; expected a selection of {list(STAGES)}")
+            raise TrainingError(f"model.stages has {unknown}; expected a selection of {list(STAGES)}")
         self.config = config
         self.run_dir = Path(config.outputs) / config.name
         self.console = Console(stderr=True)
@@ -63,12 +72,18 @@ class Pipeline:
         self.data_hash = config_hash(fingerprint, settings, content)
 
     def run(self) -> Path:
-        """Run what is missing; returns the run's folder."""
-        stages = [stage for stage in STAGES if stage in self.config.model.stages]
+        """Run what is missing; returns the run's folder.
+
+        Raises:
+            TrainingError, CheckpointError: training cannot start or go on; the newest checkpoint is good.
+            InterruptedRun: a signal asked to stop; the same command continues.
+        """
+        with self.trainer.interruption:
+            return self._run([stage for stage in STAGES if stage in self.config.model.stages])
+
+    def _run(self, stages: list[str]) -> Path:
         self._describe(stages)
-        if self.trainer.is_main:
-            self.data.prepare()
-        self.trainer.accelerator.wait_for_everyone()
+        on_main(self.data.prepare)
         tracker = build(self.config.tracker, "tracker")
         if self.trainer.is_main:
             tracker.start(self.run_dir, self.config.name, plain(self.config))
@@ -99,16 +114,18 @@ class Pipeline:
 
     def _latents(self, tracker: Any) -> dict[str, Any]:
         folder = self._folder("latents")
-        if not (folder / "result.json").exists():
-            start = time.perf_counter()
-            if self.trainer.is_main:
-                latents = {split: encode_maps(self.model, data) for split, data in self._splits().items()}
-                write_tensors(folder / "latents.safetensors", latents)
-                shape = list(latents["train"].shape)
-                self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start)
-            self.trainer.accelerator.wait_for_everyone()
-            return json.loads((folder / "result.json").read_text())
-        return self._done("latents", folder)
+        if (folder / "result.json").exists():
+            return self._done("latents", folder)
+        start = time.perf_counter()
+        accelerator = self.trainer.accelerator
+        for split, data in self._splits().items():
+            write_latents(self.model, data, folder / split, accelerator.process_index, accelerator.num_processes)
+        accelerator.wait_for_everyone()
+        if self.trainer.is_main:
+            shape = [len(self.data.train), *self.model.latent.latent_shape]
+            self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start)
+        accelerator.wait_for_everyone()
+        return json.loads((folder / "result.json").read_text())
 
     def _diffusion(self, tracker: Any) -> dict[str, Any]:
         folder = self._folder("diffusion")
@@ -116,7 +133,8 @@ class Pipeline:
         if (folder / "result.json").exists():
             unpack_modules(load_file(folder / "weights.safetensors"), modules)
             return self._done("diffusion", folder)
-        latents = load_file(self._folder("latents") / "latents.safetensors")
+        folder_of, memory = self._folder("latents"), self.config.latents_gb * 1e9
+        latents = {split: open_latents(data, folder_of / split, memory) for split, data in self._splits().items()}
         stage = self._build_stage("diffusion", model=self.model, latents=latents)
         self.model.to(self.model.device)
         return self._train(stage, folder, tracker)
@@ -125,16 +143,24 @@ class Pipeline:
         return build(self.config.stage[name], "stage", seed=self.config.seed, **self._splits(), **runtime)
 
     def _train(self, stage: Any, folder: Path, tracker: Any) -> dict[str, Any]:
+        processes = self.trainer.accelerator.num_processes
+        origin = provenance(self.data_hash, self.model.versions, processes)
         start = time.perf_counter()
-        averages = self.trainer.run(stage, folder, self._hash(stage.name), self.config.seed, tracker)
+        try:
+            trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            advice = memory_advice(plain(self.config), stage.name, processes)
+            raise TrainingError(
+                f"stage {stage.name} ran out of memory ({str(error).splitlines()[0]}). {advice}"
+            ) from error
         seconds = time.perf_counter() - start
-        stage.finish(averages)
-        metrics = stage.evaluate(averages)
+        stage.finish(trained.averages)
         if self.trainer.is_main:
-            tracker.log({f"{stage.name}/held_out/{key}": value for key, value in metrics.items()}, stage.steps)
             product = {key: getattr(self.model, key) for key in stage.product}
             write_tensors(folder / "weights.safetensors", pack_modules(product))
-            self._finish_stage(folder, metrics | {"steps": stage.steps}, seconds)
+            self._finish_stage(folder, trained.metrics | {"steps": stage.steps}, seconds)
         self.trainer.accelerator.wait_for_everyone()
         return json.loads((folder / "result.json").read_text())
 
@@ -143,16 +169,23 @@ class Pipeline:
     def _splits(self) -> dict[str, ShardedDataset]:
         return {"train": self.data.train, "held_out": self.data.held_out}
 
-    def _hash(self, stage: str) -> str:
-        """Covers all that determines a stage's result, and so the stages before it."""
-        config, trainer = self.config, plain(self.config.trainer)
-        precision = {key: trainer[key] for key in TRAINING_KEYS}
-        parts: list[Any] = [self.data_hash, config.seed, precision]
-        parts += [config.autoencoder, config.perceptual, config.stage["autoencoder"]]
+    def _decides(self, stage: str) -> dict[str, Any]:
+        """All settings that determine a stage's result, and so those of the stages before it."""
+        config, trainer, autoencoder = self.config, plain(self.config.trainer), plain(self.config.autoencoder)
+        decides: dict[str, Any] = {
+            "seed": config.seed,
+            "trainer": {key: trainer[key] for key in TRAINING_KEYS},
+            "autoencoder": {key: value for key, value in autoencoder.items() if key not in MEMORY_KEYS},
+            "perceptual": plain(config.perceptual),
+            "stage": {"autoencoder": plain(config.stage["autoencoder"])},
+        }
         if stage == "diffusion":
-            parts += [config.denoiser, config.schedule, config.prediction, config.model.separate]
-            parts += [config.stage["diffusion"]]
-        return config_hash(stage, *parts)
+            decides |= select(config, "denoiser", "schedule", "prediction") | {"separate": config.model.separate}
+            decides["stage"]["diffusion"] = plain(config.stage["diffusion"])
+        return decides
+
+    def _hash(self, stage: str) -> str:
+        return config_hash(stage, self.data_hash, self._decides(stage))
 
     def _folder(self, stage: str) -> Path:
         return Path(self.config.outputs) / "stages" / f"{stage}-{self._hash(stage)}"
@@ -192,11 +225,3 @@ class Pipeline:
         self.console.print(
             f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}"
         )
-
-
-@torch.inference_mode()
-def encode_maps(model: FitDiff, data: ShardedDataset, batch: int = 64) -> Tensor:
-    """(n, C, h, w) map latents of a whole data set, on the CPU."""
-    chunks = [range(i, min(i + batch, len(data))) for i in range(0, len(data), batch)]
-    maps = (dequantise(data.gather(chunk, ("maps",))["maps"]).to(model.device) for chunk in chunks)
-    return torch.cat([model.autoencoder.encode(m).cpu() for m in maps])

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fitdiff.tracker import NoTracker
+from fitdiff.training.health import TrainingError
 from fitdiff.training.trainer import Trainer
 
 
@@ -45,6 +46,9 @@ class ToyStage:
             other = (self.modules["mean"](torch.ones(1)) - y.mean()).square().mean()
             yield "mean", other, {"other": other}
 
+    def evaluate(self, averages):
+        return {"error": (averages["net"].weight - 2).abs().item()}
+
     def preview(self, averages):
         self.previews += 1
         torch.randn(100)  # must not disturb training
@@ -53,7 +57,7 @@ class ToyStage:
 
 def train(folder, stage, **options):
     trainer = Trainer(cpu=True, log_every=10, ema_half_life=80, **options)
-    return trainer.run(stage, folder, "hash", 0, NoTracker())
+    return trainer.run(stage, folder, {}, {}, 0, NoTracker()).averages
 
 
 def test_it_learns_and_averages(tmp_path):
@@ -92,5 +96,5 @@ def test_accumulation_gives_the_same_weights(tmp_path):
 
 
 def test_an_indivisible_batch_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"stage.toy.batch_size=8 must be a multiple of 1 processes x .*=3"):
+    with pytest.raises(TrainingError, match=r"stage.toy.batch_size=8 must be a multiple of 1 processes x .*=3"):
         train(tmp_path, ToyStage(), gradient_accumulation=3)

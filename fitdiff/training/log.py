@@ -1,0 +1,47 @@
+"""What a stage logs: `log.jsonl` in its folder, one JSON object a line, each with its step; and the tracker."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fitdiff.storage import write_atomically
+from fitdiff.tracker import Tracker
+
+
+class Log:
+    """Appends `{"step": n, name: value, ...}`; numbers that are not finite become null.
+
+    Args:
+        path: of the file. step: where the run begins; lines beyond it, of steps that come again, are dropped.
+        tracker: also gets everything, with the stage's `name` before each key.
+    """
+
+    def __init__(self, path: Path, step: int, name: str, tracker: Tracker) -> None:
+        self.path, self.name, self.tracker = path, name, tracker
+        self._last = step, time.perf_counter()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            kept = [entry for entry in read_log(path) if entry["step"] <= step]
+            write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Add a line."""
+        entry = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **entry}) + "\n")
+        self.tracker.log({f"{self.name}/{key}": value for key, value in values.items()}, step)
+
+    def steps_per_second(self, step: int) -> float:
+        """Since the last call."""
+        (before, then), self._last = self._last, (step, time.perf_counter())
+        return (step - before) / (self._last[1] - then)
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries in order; half a line, which a killed process may leave at the end, is passed over."""
+    yield from map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
