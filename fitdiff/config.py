@@ -31,6 +31,7 @@ class TrainConfig:
     prediction: str = "noise"  # what the network gives: noise (the paper) or velocity
     seed: int = 0
     outputs: str = "outputs"
+    latents_gb: float = 4.0  # 1e9 bytes of map latents that each process may hold; more are read from disk at each step
     model: ModelConfig = field(default_factory=ModelConfig)
     data: Any = MISSING
     shape_model: Any = MISSING

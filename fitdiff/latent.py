@@ -38,15 +38,14 @@ class LatentSpace(nn.Module):
         """Where z_shape and z_maps are in z."""
         return slice(0, self.n_identity), slice(self.n_identity, self.used)
 
-    def set_statistics(self, latents_NChw: Tensor, floor: float = 0.05) -> None:
-        """Take mean and deviation per position from (N, C, h, w) latents.
+    def set_statistics(self, mean_Chw: Tensor, std_Chw: Tensor, floor: float = 0.05) -> None:
+        """Take mean and deviation per position of the training set's latents, each (C, h, w).
 
         Positions that hardly vary (no skin there) would be noise blown up to unit variance, so no deviation is taken
         below `floor` times the mean deviation.
         """
-        self.mean.copy_(latents_NChw.mean(0))
-        std = latents_NChw.std(0)
-        self.std.copy_(std.clamp_min(floor * float(std.mean()) + 1e-8))
+        self.mean.copy_(mean_Chw)
+        self.std.copy_(std_Chw.clamp_min(floor * float(std_Chw.mean()) + 1e-8))
 
     def pack(self, identity_BK: Tensor, latent_BChw: Tensor) -> Tensor:
         """(B, K) codes and (B, C, h, w) latents -> (B, N) z."""

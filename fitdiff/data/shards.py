@@ -1,17 +1,28 @@
-"""A data set on disk as equal shards of safetensors: read lazily, extended without rewriting."""
+"""A data set as equal shards of safetensors, on a local disk or behind a URL: random access, and nothing is unpickled.
+
+Any sample can be read at any time, so the order of training needs no state (see `training.order`), and only the
+tensors that are asked for are read.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from fitdiff.data.mirror import Mirror
+from fitdiff.storage import write_json
 from fitdiff.types import FaceMaps
+
+MANIFEST = "manifest.json"
+SPLITS = ("train", "held_out")
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -29,6 +40,38 @@ def dequantise(stored: Tensor) -> Tensor:
     return stored.float() / 127.5 - 1
 
 
+class Samples(Protocol):
+    """Random access to samples, wherever they are."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def gather(self, indices: Iterable[int], keys: Sequence[str]) -> dict[str, Tensor]:
+        """Samples `indices` of the tensors `keys`, stacked in the order of `indices`."""
+
+    def load(self, key: str) -> Tensor:
+        """One tensor of all samples."""
+
+
+class MemorySamples:
+    """`Samples` in memory: tensors by key, a row a sample."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def gather(self, indices: Iterable[int], keys: Sequence[str]) -> dict[str, Tensor]:
+        """See `Samples`."""
+        rows = torch.as_tensor(list(indices), dtype=torch.int64)
+        return {key: self.tensors[key][rows] for key in keys}
+
+    def load(self, key: str) -> Tensor:
+        """See `Samples`."""
+        return self.tensors[key]
+
+
 class ShardedDataset:
     """The first `n` samples of a folder of shards with `shard_size` samples each.
 
@@ -36,17 +79,36 @@ class ShardedDataset:
         folder: holds `shard-000000.safetensors`, ...
         n: number of samples; the last shard may hold more.
         open_shards: how many files stay open (each is memory-mapped, so the system's page cache does the caching).
+        mirror: brings files that are not in `folder`, which must lie in the mirror's folder; None: all are there.
+        window: files that training uses at once (see `order.global_batch`); None for all.
 
     Raises:
         FileNotFoundError: a shard is missing.
     """
 
-    def __init__(self, folder: Path, n: int, shard_size: int, open_shards: int = 256) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        n: int,
+        shard_size: int,
+        open_shards: int = 256,
+        mirror: Mirror | None = None,
+        window: int | None = None,
+    ) -> None:
         self.folder, self.n, self.shard_size, self.open_shards = folder, n, shard_size, open_shards
+        self.mirror, self.window = mirror, window
         self._open: OrderedDict[int, Any] = OrderedDict()
-        for number in range(-(-n // shard_size)):
-            if not shard_path(folder, number).exists():
-                raise FileNotFoundError(f"{shard_path(folder, number)} is missing: run the data generation again")
+        missing = [] if mirror else self._missing()
+        if missing:
+            raise FileNotFoundError(
+                f"{shard_path(folder, missing[0])} is missing, as are {len(missing) - 1} others: "
+                "run the data generation again (prepare.py)"
+            )
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the shards."""
+        return range(-(-self.n // self.shard_size))
 
     def __len__(self) -> int:
         return self.n
@@ -55,20 +117,43 @@ class ShardedDataset:
         return {**self.__dict__, "_open": OrderedDict()}  # open files do not travel to worker processes
 
     def gather(self, indices: Iterable[int], keys: Sequence[str]) -> dict[str, Tensor]:
-        """Samples `indices` of the tensors `keys`, stacked in the order of `indices`."""
+        """See `Samples`."""
         places = [divmod(int(i), self.shard_size) for i in indices]
-        return {key: torch.stack([self._shard(shard).get_slice(key)[row] for shard, row in places]) for key in keys}
+        return {key: torch.stack([self.shard(shard).get_slice(key)[row] for shard, row in places]) for key in keys}
 
     def load(self, key: str) -> Tensor:
-        """One tensor of the whole data set."""
-        shards = range(-(-self.n // self.shard_size))
-        return torch.cat([self._shard(number).get_tensor(key) for number in shards])[: self.n]
+        """See `Samples`."""
+        return torch.cat([self.shard(number).get_tensor(key) for number in self.numbers])[: self.n]
 
-    def _shard(self, number: int) -> Any:
+    def _missing(self) -> list[int]:
+        """Shards that are not in the folder, found with one listing: there may be 200,000."""
+        there = set(os.listdir(self.folder)) if self.folder.exists() else set()
+        return [number for number in self.numbers if shard_path(self.folder, number).name not in there]
+
+    def shard(self, number: int) -> Any:
+        """Open file of a shard."""
         handle = self._open.pop(number, None)
         if handle is None:
-            handle = safe_open(shard_path(self.folder, number), "pt")
+            path = shard_path(self.folder, number)
+            handle = self.mirror.open(f"{self.folder.name}/{path.name}") if self.mirror else safe_open(path, "pt")
         self._open[number] = handle
         if len(self._open) > self.open_shards:
             self._open.popitem(last=False)
         return handle
+
+
+def write_manifest(folder: Path, shard_size: int, resolution: int, fingerprint: str) -> None:
+    """Say in `folder/manifest.json` what a finished data set is, so that it can be copied anywhere and read by URL.
+
+    Args:
+        folder: holds `train/` and `held_out/`. resolution: side R of the maps. fingerprint: of the face model, the
+            identity network and the renderer that its samples were made with.
+    """
+    manifest: dict[str, Any] = {"name": folder.name, "resolution": resolution, "fingerprint": fingerprint}
+    manifest["shard_size"] = shard_size
+    for split in SPLITS:
+        sizes = [path.stat().st_size for path in (folder / split).glob("shard-*.safetensors")]
+        manifest[split] = {"shards": len(sizes), "bytes": sum(sizes)}
+    path = folder / MANIFEST
+    if not path.exists() or json.loads(path.read_text()) != manifest:
+        write_json(path, manifest)

@@ -8,7 +8,8 @@ does not depend on the mesh; [2] the rendered terms, Eqs. 1 and 2, run on `rende
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.optim import AdamW, Optimizer
 
 from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.avatar.pictures import contact_sheet
-from fitdiff.data.shards import ShardedDataset
+from fitdiff.data.shards import Samples, ShardedDataset
 from fitdiff.diffusion.sampler import conditioned, sample
 from fitdiff.evaluation.held_out import SAMPLING_STEPS, noise_losses, sample_metrics
 from fitdiff.guidance.terms import IdentityCosine, IdentityPerceptual
@@ -26,6 +27,7 @@ from fitdiff.model import FitDiff
 from fitdiff.randomness import Draws, draw_normals
 from fitdiff.registry import build, register
 from fitdiff.sampling import render_neutral
+from fitdiff.training.latents import KEYS, statistics
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene, composite
 
@@ -40,8 +42,8 @@ MOST_HELD_OUT = 1000
 class DiffusionStage:
     """Train `model.denoiser`.
 
-    Run-time objects: `model`, `train` and `held_out` people, and their map latents (n, C, h, w) from stage 2,
-    `seed`.
+    Run-time objects: `model`, `train` and `held_out` people, their `latents` from stage 2 (samples with `latents.KEYS`
+    by split), `seed`.
 
     Args:
         batch_size, learning_rate, epochs: Table 2. Give `steps` instead of `epochs` for a short run.
@@ -70,7 +72,7 @@ class DiffusionStage:
         model: FitDiff,
         train: ShardedDataset,
         held_out: ShardedDataset,
-        latents: dict[str, Tensor],
+        latents: dict[str, Samples],
         seed: int,
         *,
         batch_size: int = 16,  # Table 2
@@ -115,14 +117,10 @@ class DiffusionStage:
         self.preview_samples, self.evaluate_samples = preview_samples, evaluate_samples
         self.n_samples = len(train)
         self.steps = count_steps(steps, epochs, self.n_samples, batch_size)
-        model.latent.set_statistics(latents["train"])
-        self.z = {
-            split: model.latent.pack(data.load("identity"), latents[split])
-            for split, data in (("train", train), ("held_out", held_out))
-        }
-        self.embeddings = {"train": train.load("embedding"), "held_out": held_out.load("embedding")}
-        flat = self.embeddings["train"].flatten(0, 1)
-        model.denoiser.set_embedding_statistics(flat.mean(0), flat.std(0))
+        self.latents = latents
+        model.latent.set_statistics(*statistics(latents["train"], "latent"))
+        model.denoiser.set_embedding_statistics(*statistics(latents["train"], "embedding"))
+        self.space = copy.deepcopy(model.latent).cpu()
         self.modules: dict[str, nn.Module] = {"denoiser": model.denoiser}
         model.denoiser.requires_grad_(True)
 
@@ -145,7 +143,7 @@ class DiffusionStage:
             step that renders, and if any of these rows is rendered, also `rendered` (K,) int64, which of them, and
             `view_...`: that portrait and its scene.
         """
-        embeddings, schedule = self.embeddings["train"][indices], self.model.schedule
+        (z, embeddings), schedule = self._people("train", indices), self.model.schedule
         sample_number = step * self.batch_size + rows
         draws = Draws(self.seed, sample_number, SCALAR_STREAM)
         view = _pick(draws, embeddings.shape[1])
@@ -155,7 +153,7 @@ class DiffusionStage:
         steps = torch.full_like(rows, schedule.steps)
         steps[rendered] = min(self.t_max["render"], schedule.steps)
         batch = {
-            "z": self.z["train"][indices],
+            "z": z,
             "embedding": embeddings[torch.arange(len(rows)), view],
             "t": _pick(draws, steps),
             "noise": draw_normals(self.seed, sample_number, NOISE_STREAM, (self.model.latent.length,)),
@@ -167,6 +165,11 @@ class DiffusionStage:
             shown = torch.arange(len(rendered)), view[rendered]
             batch |= {"rendered": rendered, **{f"view_{key}": value[shown] for key, value in portraits.items()}}
         return batch
+
+    def _people(self, split: str, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """z (B, N) and embeddings (B, views, D) of samples, on the CPU."""
+        stored = self.latents[split].gather(indices, KEYS)
+        return self.space.pack(stored["identity"], stored["latent"]), stored["embedding"]
 
     def losses(self, batch: dict[str, Tensor], step: int) -> Losses:
         """L = L_noise + L_id + L_per + L_verts (section 2 of the supplement)."""
@@ -235,7 +238,7 @@ class DiffusionStage:
         """Held-out noise loss, and identity and shape of faces sampled from embeddings: see `evaluation.held_out`."""
 
         def gather(people: range) -> tuple[Tensor, Tensor]:
-            return self.z["held_out"][list(people)], self.embeddings["held_out"][list(people)]
+            return self._people("held_out", people)
 
         n = len(self.held_out)
         return {
@@ -247,7 +250,7 @@ class DiffusionStage:
         """Held-out portraits above faces sampled from their embeddings."""
         model, k = self.model, min(self.preview_samples, len(self.held_out))
         portraits = self.held_out.gather(range(k), ("image",))["image"][:, 0].float() / 255
-        embedding = self.embeddings["held_out"][:k, 0].to(model.device)
+        embedding = self._people("held_out", range(k))[1][:, 0].to(model.device)
         generator = torch.Generator(model.device).manual_seed(0)
         noise = torch.randn(k, model.latent.length, generator=generator, device=model.device)
         sampler = build(model.config["sampler"], "sampler")

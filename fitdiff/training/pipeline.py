@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from fitdiff.config import config_hash, plain, select
 from fitdiff.data.shards import ShardedDataset
@@ -20,9 +20,9 @@ from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
 from fitdiff.training.health import TrainingError, is_out_of_memory, memory_advice
-from fitdiff.training.processes import on_main
 from fitdiff.training.latents import VERSION as LATENTS_VERSION
 from fitdiff.training.latents import open_latents, write_latents
+from fitdiff.training.processes import on_main
 from fitdiff.training.provenance import provenance
 from fitdiff.training.trainer import Trainer
 
@@ -179,6 +179,8 @@ class Pipeline:
             "perceptual": plain(config.perceptual),
             "stage": {"autoencoder": plain(config.stage["autoencoder"])},
         }
+        if stage == "latents":
+            decides["files"] = LATENTS_VERSION
         if stage == "diffusion":
             decides |= select(config, "denoiser", "schedule", "prediction") | {"separate": config.model.separate}
             decides["stage"]["diffusion"] = plain(config.stage["diffusion"])

@@ -9,7 +9,7 @@ def test_round_trip_and_padding():
     space = LatentSpace(5, (1, 4, 4))
     assert (space.used, space.length) == (21, 24)
     latents = 3 * torch.randn(50, 1, 4, 4) + torch.arange(16.0).view(1, 1, 4, 4)
-    space.set_statistics(latents)
+    space.set_statistics(latents.mean(0), latents.std(0))
     codes = torch.randn(50, 5)
     z = space.pack(codes, latents)
     assert z.shape == (50, 24)
@@ -30,5 +30,5 @@ def test_rows_are_flattened_row_by_row():
 def test_dead_positions_are_not_blown_up():
     space = LatentSpace(0, (1, 1, 4), multiple=1)
     latents = torch.randn(1000, 1, 1, 4) * torch.tensor([1.0, 1.0, 1.0, 1e-6])
-    space.set_statistics(latents)
+    space.set_statistics(latents.mean(0), latents.std(0))
     assert space.std[0, 0, 3] > 0.03

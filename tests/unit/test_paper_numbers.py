@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fitdiff.autoencoder import layers as autoencoder_layers
+from fitdiff.data.shards import MemorySamples
 from fitdiff.diffusion import unet1d
 from fitdiff.latent import LatentSpace
 from fitdiff.registry import build
@@ -194,7 +195,9 @@ def diffusion_stage(config: DictConfig, denoiser: nn.Module, n_identity: int, la
         latent=latent, denoiser=denoiser, schedule=build(config.schedule, "schedule"), separate=False,
         parts=(slice(0, latent.used),), device=torch.device("cpu"),
     )  # fmt: skip
-    latents = {split: torch.randn(PEOPLE, *latent.latent_shape) for split in ("train", "held_out")}
+    keys = {key: people.load(key) for key in ("identity", "embedding")}
+    stored = MemorySamples({"latent": torch.randn(PEOPLE, *latent.latent_shape), **keys})
+    latents = {"train": stored, "held_out": stored}
     return build(config.stage.diffusion, "stage", model=model, train=people, held_out=people, latents=latents, seed=0)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fitdiff.data.folder.layout import FolderError, PersonFiles, check, find_people, listed, split
 from fitdiff.data.folder.rules import Rules
 from fitdiff.data.folder.scenes import pad_lamps
-from fitdiff.data.shards import ShardedDataset, shard_path
+from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
 from fitdiff.data.workers import cores, make_shards
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder, link_or_copy, write_tensors
@@ -81,7 +81,7 @@ class Folder:
             raise FolderError(f"data: {error}") from error
         self.splits = dict(zip(("train", "held_out"), split(self.root, self.people, held_out), strict=True))
         self.shape_model, self.identity, self.renderer, self.resolution = shape_model, identity, renderer, resolution
-        self.views, self.portrait_size = views, portrait_size
+        self.views, self.portrait_size, self.fingerprint = views, portrait_size, fingerprint
         self.detector, self.landmarks = detector, landmarks
         self.workers = workers or cores()
         self.settings = [VERSION, vars(self.rules), detector, landmarks, views, portrait_size]
@@ -93,28 +93,47 @@ class Folder:
     def _find(self) -> list[PersonFiles]:
         return find_people(self.root)
 
-    def prepare(self) -> None:
-        """Check every file, convert who is missing (resumable: each is written atomically), and link the splits.
+    def prepare(self, shard: int = 0, shards: int = 1) -> None:
+        """Check every file, convert who is missing of a share, and link the splits once everybody is there.
+
+        Resumable: each file is written atomically. Job `shard` of `shards` may run beside the others on many machines.
 
         Raises:
             FolderError: with all faults that can be seen without decoding, before anything is converted; or with those
-                that decoding found, after everyone else was converted.
+                that decoding found, after everyone else of the share was converted.
         """
-        places = [
+        if not self._unplaced():
+            return
+        self._convert(shard, shards)
+        if self.missing():
+            return  # whoever converts the last person goes on from here
+        files = self._files()
+        lamps = max(map(_lamps, files.values()))
+        for path, person in self._unplaced():
+            _place(files[person.name], path, lamps)
+        write_manifest(self.folder, 1, self.resolution, self.fingerprint)
+
+    def missing(self) -> list[Path]:
+        """Files that are still to be converted, by any job."""
+        return [path for path in self._files().values() if not path.exists()]
+
+    def _unplaced(self) -> list[tuple[Path, PersonFiles]]:
+        """(file, person) of those who are in no split yet."""
+        places = (
             (shard_path(self.folder / side, i), person)
             for side, people in self.splits.items()
             for i, person in enumerate(people)
-        ]
-        if all(path.exists() for path, _ in places):
-            return
-        files = self._convert()
-        lamps = max(map(_lamps, files.values()))
-        for path, person in places:
-            _place(files[person.name], path, lamps)
+        )
+        return [(path, person) for path, person in places if not path.exists()]
 
-    def _convert(self) -> dict[str, Path]:
+    def _files(self) -> dict[str, Path]:
         """Name -> converted file of everyone."""
         from fitdiff.config import config_hash
+
+        keys = {person.name: config_hash(self.settings, _state(person)) for person in self.people}
+        return {name: self.cache / "people" / f"{key}.safetensors" for name, key in keys.items()}
+
+    def _convert(self, shard: int, shards: int) -> None:
         from fitdiff.data.folder.maker import FolderMaker
 
         check(self.people, self.shape_model)
@@ -122,12 +141,10 @@ class Folder:
             self.people, self.rules, self.shape_model, self.identity, self.renderer,
             self.resolution, self.portrait_size, self.views, self.detector, self.landmarks,
         )  # fmt: skip
-        keys = [config_hash(self.settings, _state(person)) for person in self.people]
-        files = [self.cache / "people" / f"{key}.safetensors" for key in keys]
-        missing = [(path, [i]) for i, path in enumerate(files) if not path.exists()]
-        if faults := make_shards(maker, missing, self.workers, "converting people"):
+        share = list(enumerate(self._files().values()))[shard::shards]
+        jobs = [(path, [i]) for i, path in share if not path.exists()]
+        if faults := make_shards(maker, jobs, self.workers, "converting people"):
             raise FolderError(listed(faults))
-        return {person.name: path for person, path in zip(self.people, files, strict=True)}
 
     @property
     def train(self) -> ShardedDataset:

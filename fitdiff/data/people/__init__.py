@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fitdiff.data.people.options import STANDARD_AUGMENTATION, STANDARD_PORTRAITS, Augmentation, Portraits
-from fitdiff.data.shards import ShardedDataset, shard_path
-from fitdiff.data.workers import cores, make_shards
+from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
+from fitdiff.data.workers import Job, cores, make_shards
 from fitdiff.registry import register
 from fitdiff.storage import cache_folder
 
@@ -76,6 +76,7 @@ class People:
             )
         _check_counts(n, held_out, start, shard_size, workers)
         self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
+        self.fingerprint = fingerprint
         self.workers = (workers or cores()) if device == "cpu" else 1
         chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
         content = (resolution, views, portrait_size, seed, start, shard_size, *map(asdict, chosen))
@@ -89,12 +90,22 @@ class People:
         """What the parameters do not say of who people are."""
         return VERSION
 
-    def prepare(self) -> None:
-        """Generate the shards that are missing (resumable at any moment: each shard is written atomically)."""
-        jobs = self._missing("train", self.n, self.start) + self._missing("held_out", self.n_held_out, HELD_OUT_OFFSET)
+    def prepare(self, shard: int = 0, shards: int = 1) -> None:
+        """Generate what is missing of a share: job `shard` of `shards`, which may run at once on many machines.
+
+        Resumable at any moment: each file is written atomically, and those that are there are not made again. Whoever
+        finishes last writes the manifest, with which the folder can be read from anywhere by `data=shards`.
+        """
+        jobs = [job for job in self._jobs()[shard::shards] if not job[0].exists()]
         faults = make_shards(self.maker, jobs, self.workers, "making people") if jobs else []
         if faults:
             raise ValueError(faults[0])
+        if not self.missing():
+            write_manifest(self.folder, self.shard_size, self.maker.resolution, self.fingerprint)
+
+    def missing(self) -> list[Path]:
+        """Files that are still to be made, by any job."""
+        return [path for path, _ in self._jobs() if not path.exists()]
 
     @property
     def train(self) -> ShardedDataset:
@@ -106,11 +117,14 @@ class People:
         """People that no model is trained on."""
         return ShardedDataset(self.folder / "held_out", self.n_held_out, self.shard_size)
 
-    def _missing(self, split: str, n: int, offset: int) -> list[tuple[Path, range]]:
-        """Jobs (file, indices) of the shards that are not there. Shards are always whole."""
-        starts = range(0, n, self.shard_size)
-        paths = [(shard_path(self.folder / split, start // self.shard_size), start + offset) for start in starts]
-        return [(path, range(i, i + self.shard_size)) for path, i in paths if not path.exists()]
+    def _jobs(self) -> list[Job]:
+        """(file, indices) of every shard. Shards are always whole."""
+        splits = (("train", self.n, self.start), ("held_out", self.n_held_out, HELD_OUT_OFFSET))
+        return [
+            (shard_path(self.folder / split, number), range(first + offset, first + offset + self.shard_size))
+            for split, n, offset in splits
+            for number, first in enumerate(range(0, n, self.shard_size))
+        ]
 
 
 def _check_counts(n: int, held_out: int, start: int, shard_size: int, workers: int | None) -> None:

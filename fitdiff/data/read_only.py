@@ -1,0 +1,111 @@
+"""A finished data set, read where it lies (`data=shards`): behind a URL, with a cache of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from fitdiff.data.mirror import Mirror
+from fitdiff.data.shards import MANIFEST, ShardedDataset
+from fitdiff.registry import MISSING, register
+from fitdiff.storage import cache_folder
+
+GIGABYTE = 1e9
+
+
+class DataError(ValueError):
+    """A data set is not what the run needs."""
+
+
+@register("data", "shards")
+class Shards:
+    """Read-only set that `prepare.py` made, anywhere, with `data=people` or `data=folder`.
+
+    Run-time objects: as for `data=people`. Only `resolution` and `fingerprint` are used: they must be those that the
+    set was made with, since its portraits, embeddings and codes mean nothing to other networks and face models.
+
+    Attributes:
+        train, held_out: `ShardedDataset`s. content: name of the set; enters the hash of a training.
+
+    Raises:
+        DataError: the set was made with something else, holds fewer samples, or does not fit the cache.
+        FileNotFoundError: there is no set. OSError: it cannot be read.
+    """
+
+    def __init__(
+        self,
+        shape_model: Any,
+        identity: Any,
+        renderer: Any,
+        resolution: int,
+        fingerprint: str,
+        *,
+        url: str = MISSING,
+        n: int | None = None,
+        held_out: int | None = None,
+        window: int | None = None,
+        cache_gb: float = 100.0,
+        cache: str | None = None,
+    ) -> None:
+        """`url`: of the set's folder, the one that holds manifest.json: https://, s3://, gs://, ... or file:///path.
+        `n`, `held_out`: people to use of each split; null is all. `window`: files in use at once, see
+        `order.global_batch`; null, which mixes all people, needs a cache that holds the whole set. `cache_gb`,
+        `cache`: room for downloaded files in 1e9 bytes, and their folder; null is the user cache."""
+        place = Path(cache or cache_folder()) / f"mirror-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self.mirror = Mirror(url, place, cache_gb * GIGABYTE)
+        self.manifest = self.mirror.read_json(MANIFEST)
+        self.window = window
+        self._check_origin(resolution, fingerprint)
+        self.n = {"train": self._count("train", "n", n), "held_out": self._count("held_out", "held_out", held_out)}
+        self._check_room(cache_gb)
+
+    @property
+    def content(self) -> str:
+        """Name of the set."""
+        return self.manifest["name"]
+
+    def prepare(self, shard: int = 0, shards: int = 1) -> None:
+        """Nothing is to be made."""
+
+    @property
+    def train(self) -> ShardedDataset:
+        """The training people."""
+        return self._dataset("train")
+
+    @property
+    def held_out(self) -> ShardedDataset:
+        """People that no model is trained on."""
+        return self._dataset("held_out")
+
+    def _dataset(self, split: str) -> ShardedDataset:
+        # Few open files: one that is open keeps its room on the disk after it was deleted.
+        return ShardedDataset(
+            self.mirror.folder / split, self.n[split], self.manifest["shard_size"], 16, self.mirror, self.window
+        )
+
+    def _check_origin(self, resolution: int, fingerprint: str) -> None:
+        for key, wanted in (("resolution", resolution), ("fingerprint", fingerprint)):
+            if self.manifest[key] != wanted:
+                what = "shape_model, identity or renderer differ" if key == "fingerprint" else "scale differs"
+                raise DataError(
+                    f"{self.mirror.url} was made with {key} {self.manifest[key]}, this run has {wanted}: its {what}"
+                )
+
+    def _count(self, split: str, option: str, wanted: int | None) -> int:
+        there = self.manifest[split]["shards"] * self.manifest["shard_size"]
+        if wanted is not None and not 0 < wanted <= there:
+            raise DataError(f"data.{option} is {wanted}; {self.mirror.url} holds {there} people of that split")
+        return wanted or there
+
+    def _check_room(self, cache_gb: float) -> None:
+        """Refuse to download the same file again and again."""
+        split = self.manifest["train"]
+        size, used = split["bytes"] / max(1, split["shards"]), -(-self.n["train"] // self.manifest["shard_size"])
+        needed = size * min(used, self.window or used) / GIGABYTE
+        if needed > cache_gb:
+            fitting = int(cache_gb * GIGABYTE / size)
+            raise DataError(
+                f"training uses {needed:.3g} GB of {self.mirror.url} at once, data.cache_gb is {cache_gb:g}: "
+                f"give data.window={fitting} (files in use at once), or data.cache_gb={needed:.0f}"
+            )
