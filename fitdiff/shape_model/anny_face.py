@@ -26,6 +26,9 @@ BUFFERS = ("mean", "expression_basis", "base_uv", "eye_centres", "eye_radius", "
 REGION = "region."
 PER_COMPONENT = ("identity_basis", "identity_std", "code_offset")
 
+MOST_SUBDIVISIONS, MOST_PEOPLE = 3, 100_000
+"""Bounds of what is built: a config may be a stranger's, and must not eat the machine's memory."""
+
 
 @register("shape_model", "anny_face")
 class AnnyFace(nn.Module):
@@ -89,10 +92,15 @@ class AnnyFace(nn.Module):
             seed: of those people.
 
         Raises:
-            ValueError: more components or actions are asked for than there are.
+            ValueError: more components or actions are asked for than there are, or a mesh or population beyond reason.
             makehuman.AssetError: the package `anny` is not installed.
         """
         super().__init__()
+        if subdivisions not in range(MOST_SUBDIVISIONS + 1) or population not in range(2, MOST_PEOPLE + 1):
+            raise ValueError(
+                f"shape_model.subdivisions is {subdivisions} and shape_model.population {population}: expected 0 to "
+                f"{MOST_SUBDIVISIONS} and 2 to {MOST_PEOPLE}"
+            )
         path = _cached(population=population, seed=seed, subdivisions=subdivisions)
         with safe_open(path, "pt") as file:
             names = json.loads(file.metadata()["expression_names"])
