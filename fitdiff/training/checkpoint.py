@@ -20,13 +20,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
 from fitdiff.storage import (
     CheckpointError,
+    check_file,
     pack_modules,
     read_tensors,
     sync_folder,
@@ -34,28 +35,16 @@ from fitdiff.storage import (
     write_json,
     write_tensors,
 )
+from fitdiff.training.optimiser_state import PREFIX, Stateful, pack_optimisers, unpack_optimisers
 from fitdiff.training.processes import on_all, on_main
+from fitdiff.training.provenance import differences
 
 FORMAT = 2
 REFUSED = ("data", "components")
 """Parts of the provenance that must be the same to continue; others are told."""
 
-OPTIMISER = "optimiser/"
-"""Prefix of optimisers' tensors, and so no name of a module."""
-
-ABSENT = "nothing"
 FOREIGN_AGE = 24 * 3600
 """Seconds after which a temporary folder of another machine, whose processes cannot be seen, counts as left behind."""
-
-
-class Stateful(Protocol):
-    """A module, an optimiser, or what wraps one for several processes."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that must be saved."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """The reverse."""
 
 
 class Checkpoints:
@@ -102,7 +91,7 @@ class Checkpoints:
             CheckpointError: it cannot be written (a full disk); nothing half-written stays, no other is touched.
         """
         # In every process: the tensors of sharded modules are gathered by all of them together.
-        tensors, values = _pack_optimisers(optimisers)
+        tensors, values = pack_optimisers(optimisers)
         tensors = {name: _whole(value) for name, value in (pack_modules(modules) | tensors).items()}
         state = {
             "format": FORMAT,
@@ -139,13 +128,15 @@ class Checkpoints:
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> Path:
         target = self.folder / f"step-{step:08d}"
-        temporary = self.folder / f".tmp-{target.name}-{socket.gethostname()}-{os.getpid()}"
+        if target.exists() and not _fault(target):
+            return target  # the same step of the same run is the same state
+        temporary = self._temporary(target)
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             state["tensors"] = write_tensors(temporary / "state.safetensors", tensors)
             write_json(temporary / "state.json", {**state, "sha256": _digest(state)})
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():
+                self._discard(target)  # damaged: a good one has been returned
             os.replace(temporary, target)
             sync_folder(self.folder)
         except OSError as error:
@@ -170,7 +161,19 @@ class Checkpoints:
         kept = {*found[: self.keep_last], *self._by_metric()[: self.keep_best]}
         for path in found:
             if path not in kept:
-                shutil.rmtree(path)
+                self._discard(path)
+
+    def _temporary(self, path: Path) -> Path:
+        """A free name that no other process uses, and that tells `_sweep` whether its owner is alive."""
+        temporary = self.folder / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        return temporary
+
+    def _discard(self, path: Path) -> None:
+        """Delete a checkpoint; if that is cut short, no half of one is left under its name."""
+        aside = self._temporary(path)
+        os.replace(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -193,26 +196,21 @@ class Checkpoints:
     def _choose(self) -> Path | None:
         """The newest good checkpoint, once it is known to belong to this run."""
         self._sweep()
-        damaged: list[Path] = []
-        reasons: list[str] = []
+        damaged: dict[Path, str] = {}
         for path in self._found():
-            try:
-                state = _read_state(path)
-                read_tensors(path / "state.safetensors", state["tensors"])
-            except CheckpointError as error:
-                damaged.append(path)
-                reasons.append(str(error))
+            if fault := _fault(path):
+                damaged[path] = fault
                 continue
-            self._refuse(path, state)
+            self._refuse(path, _read_state(path))
             if damaged:
-                _tell(f"{'; '.join(reasons)}: set aside as damaged-*, training continues from {path.name}")
+                _tell(f"{'; '.join(damaged.values())}: set aside as damaged-*, training continues from {path.name}")
                 for bad in damaged:
                     _set_aside(bad)
             return path
         if damaged:
             raise CheckpointError(
-                f"no checkpoint of {self.folder} is good: {'; '.join(reasons)}. Restore one, or delete the folder to "
-                "train from the start"
+                f"no checkpoint of {self.folder} is good: {'; '.join(damaged.values())}. Restore one, or delete the "
+                "folder to train from the start"
             )
         return None
 
@@ -231,12 +229,9 @@ class Checkpoints:
     def _load(self, path: Path, modules: Mapping[str, Stateful], optimisers: Mapping[str, Stateful]) -> int:
         state = _read_state(path)
         tensors = read_tensors(path / "state.safetensors", state["tensors"])
-        if (theirs := sorted(state["optimisers"])) != (ours := sorted(optimisers)):
-            raise CheckpointError(f"{path}: optimisers are {theirs}, this run has {ours}")
-        mine = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMISER)}
-        unpack_modules(mine, modules)
-        for name, optimiser in optimisers.items():
-            _unpack_optimiser(name, optimiser, tensors, state["optimisers"][name])
+        of_optimisers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PREFIX)}
+        unpack_modules(tensors, modules)
+        unpack_optimisers(of_optimisers, state["optimisers"], optimisers)
         return int(state["step"])
 
     def _sweep(self) -> None:
@@ -247,13 +242,13 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
-    """`denoiser.channels: checkpoint 32, this run 48` for every leaf in which two nested dicts differ."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        keys = [*theirs, *(name for name in ours if name not in theirs)]
-        parts = (differences(theirs.get(k, ABSENT), ours.get(k, ABSENT), f"{key}.{k}".lstrip(".")) for k in keys)
-        return [line for part in parts for line in part]
-    return [] if theirs == ours else [f"{key}: checkpoint {theirs}, this run {ours}"]
+def _fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        check_file(path / "state.safetensors", _read_state(path)["tensors"])
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -281,33 +276,6 @@ def _set_aside(path: Path) -> None:
     target = path.with_name(f"damaged-{path.name}")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(path, target)
-
-
-def _pack_optimisers(optimisers: Mapping[str, Stateful]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Optimiser states as tensors `optimiser/name/parameter/key`, and all that is no tensor as plain values."""
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for name, optimiser in optimisers.items():
-        state = optimiser.state_dict()
-        values[name] = {"param_groups": state["param_groups"], "state": {}}
-        for parameter, entry in state["state"].items():
-            numbers = {key: value for key, value in entry.items() if not isinstance(value, Tensor)}
-            values[name]["state"][str(parameter)] = numbers
-            tensors |= {f"{OPTIMISER}{name}/{parameter}/{k}": v for k, v in entry.items() if k not in numbers}
-    return tensors, values
-
-
-def _unpack_optimiser(name: str, optimiser: Stateful, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
-    # Parameters are numbered by torch, and named by what gathers sharded states.
-    state = {int(key) if key.isdigit() else key: dict(entry) for key, entry in values["state"].items()}
-    for path, tensor in tensors.items():
-        if path.startswith(prefix := f"{OPTIMISER}{name}/"):
-            parameter, key = path.removeprefix(prefix).rsplit("/", 1)
-            state[int(parameter) if parameter.isdigit() else parameter][key] = tensor
-    try:
-        optimiser.load_state_dict({"state": state, "param_groups": values["param_groups"]})
-    except ValueError as error:
-        raise CheckpointError(f"the state of optimiser {name!r} does not fit: {error}") from error
 
 
 def _whole(tensor: Tensor) -> Tensor:

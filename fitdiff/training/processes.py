@@ -41,8 +41,7 @@ def on_main(work: Callable[[], T]) -> T:
 def on_all(work: Callable[[], T]) -> T:
     """Run `work` in every process; if it raises in one, it raises in all of them, so that they never part.
 
-    Raises:
-        RuntimeError: in the processes where `work` went well, naming those where it did not, and why.
+    Where it went well, the error is that of the first process where it did not, which its message names.
     """
     if not together():
         return work()
@@ -51,10 +50,11 @@ def on_all(work: Callable[[], T]) -> T:
         result = work()
     except Exception as caught:
         error = caught
-    reasons: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(reasons, None if error is None else str(error))
+    errors: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, error)
     if error is not None:
         raise error
-    if failed := [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]:
-        raise RuntimeError("; ".join(failed))
+    for process, other in enumerate(errors):
+        if other is not None:
+            raise type(other)(f"process {process}: {other}")
     return result  # type: ignore[return-value]

@@ -61,6 +61,15 @@ def git_state(folder: Path = CODE) -> dict[str, Any] | None:
     }
 
 
+def differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
+    """`denoiser.channels: checkpoint 32, this run 48` for every leaf in which two nested dicts differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [*theirs, *(name for name in ours if name not in theirs)]
+        parts = (differences(theirs.get(k, "nothing"), ours.get(k, "nothing"), f"{key}.{k}".lstrip(".")) for k in keys)
+        return [line for part in parts for line in part]
+    return [] if theirs == ours else [f"{key}: checkpoint {theirs}, this run {ours}"]
+
+
 def _git(folder: Path, *arguments: str) -> bytes:
     """Output of a git command; nothing if there is no git, or no repository."""
     try:
