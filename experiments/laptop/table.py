@@ -15,11 +15,12 @@ from rich.console import Console
 
 from experiments.report import markdown_table
 from fitdiff.data.people import People
-from fitdiff.evaluation.people import METHODS, RidgeRegression, compare, pca_psnr
+from fitdiff.evaluation.pca import pca_psnr
+from fitdiff.evaluation.people import METHODS, RidgeRegression, compare
 from fitdiff.model import FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import write_json
-from fitdiff.training.pipeline import encode_maps
+from fitdiff.training.latents import encode_maps
 
 COLUMNS = {
     "photo_id": ("photo ID", ".3f"),

@@ -71,7 +71,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         processes = n_processes()
         if not self.training or processes == 1:
             return super().forward(x_BCHW)
-        x = x_BCHW.float()
+        x = x_BCHW.to(self.weight.dtype)  # half precision under autocast is too coarse for statistics
         mean = mean_over_processes(x.mean((0, 2, 3), keepdim=True))
         centred = x - mean
         variance = mean_over_processes(centred.square().mean((0, 2, 3), keepdim=True))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
@@ -149,13 +148,3 @@ def compare(
         method: {key: torch.cat([row[key].cpu() for row in parts]).numpy() for key in parts[0]}
         for method, parts in rows.items()
     }
-
-
-def pca_psnr(train: ShardedDataset, held_out: ShardedDataset, numbers: int, limit: int = 2000) -> dict[str, float]:
-    """Held-out PSNR (dB, pooled) of a PCA of the map tensor with as many numbers as the autoencoder's latent."""
-    maps = dequantise(train.gather(range(min(limit, len(train))), ("maps",))["maps"]).flatten(1).numpy()
-    truth = dequantise(held_out.load("maps"))
-    pca = PCA(numbers, svd_solver="randomized", random_state=0).fit(maps)
-    decoded = torch.from_numpy(pca.inverse_transform(pca.transform(truth.flatten(1).numpy()))).float().view_as(truth)
-    ours, theirs = FaceMaps.from_tensor(decoded).to_images(), FaceMaps.from_tensor(truth).to_images()
-    return {name: -10 * (ours[name] - theirs[name]).square().mean().log10().item() for name in theirs}

@@ -3,11 +3,17 @@
 L1 + perceptual + commitment, and after `discriminator_start` steps the adversarial loss of the branched discriminator
 with VQGAN's adaptive weight. Chosen: L1 is taken in standardised units (each map divided by its own deviation), so that
 nearly constant maps (normals, specular) count as much as the diffuse albedo.
+
+Any number of processes trains the same weights: the codebook, the adaptive weight and the discriminator's batch
+statistics are those of the whole batch. Gradient accumulation changes the last two, in every VQGAN: they are then those
+of one micro-batch of all processes. The codebook still waits for the whole batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from math import prod
 
 import numpy as np
 import torch
@@ -19,6 +25,8 @@ from fitdiff.autoencoder.discriminator import BranchedDiscriminator
 from fitdiff.autoencoder.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from fitdiff.avatar.pictures import contact_sheet
 from fitdiff.data.shards import ShardedDataset, dequantise
+from fitdiff.evaluation.chunks import chunks
+from fitdiff.evaluation.pca import pca_psnr
 from fitdiff.registry import register
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import FaceMaps
@@ -77,6 +85,7 @@ class AutoencoderStage:
         self.n_samples = len(train)
         self.steps = count_steps(steps, epochs, self.n_samples, batch_size)
         autoencoder.requires_grad_(True)
+        autoencoder.quantiser.update_after = batch_size
         self.discriminator = BranchedDiscriminator(channels=discriminator_channels)
         self.modules: dict[str, nn.Module] = {"autoencoder": autoencoder, "discriminator": self.discriminator}
         mean, std = _statistics(train)
@@ -136,27 +145,40 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def evaluate(self, averages: dict[str, nn.Module]) -> dict[str, float]:
-        """Held-out PSNR (dB, of pictures in [0, 1]) of each map and of the mean map, and the share of codes in use."""
+        """Held-out people beside the mean map and a PCA of as many numbers as the latent has.
+
+        Returns:
+            `psnr_<map>` in dB of pictures in [0, 1], pooled, also `..._mean_map` and `..._pca`; `pca_numbers`, which
+            are fewer than the latent's where the PCA ran out of people or memory (see `evaluation.pca`);
+            `codes_in_use`, the share in training; `codes_in_held_out` and `perplexity`, of all held-out people's codes.
+        """
         autoencoder = averages["autoencoder"]
         device = next(autoencoder.parameters()).device
         names = [f"psnr_{name}{kind}" for name in MAPS for kind in ("", "_mean_map")]
         metrics = {name: PeakSignalNoiseRatio(data_range=(0.0, 1.0)).to(device) for name in names}
-        codes = []
-        for start in range(0, len(self.held_out), 32):
-            chunk = range(start, min(start + 32, len(self.held_out)))
-            maps = dequantise(self.held_out.gather(chunk, ("maps",))["maps"]).to(device)
+        count = torch.zeros(len(autoencoder.quantiser.codebook), device=device)
+        for people in chunks(len(self.held_out), autoencoder.mean.shape[-1]):
+            maps = dequantise(self.held_out.gather(people, ("maps",))["maps"].to(device))
             output = autoencoder(maps)
-            codes.append(output.codes.flatten())
+            count += torch.bincount(output.codes.flatten(), minlength=len(count))
             truth = FaceMaps.from_tensor(maps).to_images()
             for kind, packed in (("", output.reconstruction), ("_mean_map", autoencoder.mean.expand_as(maps))):
                 for name, picture in FaceMaps.from_tensor(packed).to_images().items():
                     metrics[f"psnr_{name}{kind}"].update(picture, truth[name])
-        size = len(autoencoder.quantiser.codebook)
         return {
             **{key: metric.compute().item() for key, metric in metrics.items()},
+            **self._pca,
             "codes_in_use": autoencoder.quantiser.usage.item(),
-            "codes_in_held_out": torch.cat(codes).unique().numel() / size,
+            "codes_in_held_out": (count > 0).float().mean().item(),
+            "perplexity": torch.special.entr(count / count.sum()).sum().exp().item(),
         }
+
+    @cached_property
+    def _pca(self) -> dict[str, float]:
+        """Held-out PSNR of the PCA, which training does not change."""
+        device = next(self.autoencoder.parameters()).device
+        found = pca_psnr(self.train, self.held_out, prod(self.autoencoder.latent_shape), device=device)
+        return {**{f"psnr_{name}_pca": found[name] for name in MAPS}, "pca_numbers": found["numbers"]}
 
     def preview(self, averages: dict[str, nn.Module]) -> dict[str, np.ndarray]:
         """Held-out maps beside their reconstructions."""

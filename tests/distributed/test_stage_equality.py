@@ -1,0 +1,166 @@
+"""What a stage learns does not depend on how its batch is split: two processes, or micro-batches, beside one whole."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fitdiff.data.people.maker import PeopleMaker
+from fitdiff.data.shards import MemorySamples, ShardedDataset, dequantise, shard_path
+from fitdiff.model import FitDiff
+from fitdiff.registry import config_of
+from fitdiff.storage import write_tensors
+from fitdiff.training.autoencoder_stage import AutoencoderStage
+from fitdiff.training.diffusion_stage import DiffusionStage
+
+PEOPLE, BATCH, STEPS, RESOLUTION, SEED = 12, 8, 6, 32, 3
+
+
+def tiny_model():
+    torch.manual_seed(0)
+    nodes = {
+        "autoencoder": config_of("autoencoder", "vqgan", channels=8, channel_multipliers=(1, 2), res_blocks=1,
+                                 attention_resolutions=(), codebook_size=32),
+        "denoiser": config_of("denoiser", "spade_unet1d", channels=16, channel_multipliers=(1, 2), depth=1, heads=1,
+                              head_channels=8, spade_dim=8, cond_dim=16, attention_downsamplings=()),
+        "shape_model": config_of("shape_model", "anny_face", n_identity=16),
+        "schedule": config_of("schedule", "scaled_linear"),
+        "identity": config_of("identity", "dlib"),
+        "renderer": config_of("renderer", "torch"),
+        "sampler": config_of("sampler", "ddim"),
+    }  # fmt: skip
+    return FitDiff({"resolution": RESOLUTION, "prediction": "velocity", **nodes})
+
+
+def people_of(folder):
+    return ShardedDataset(folder, PEOPLE, PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("people")
+    model = tiny_model()
+    made = PeopleMaker(model.shape_model, model.identity, model.renderer, RESOLUTION, 64, 2, 0).make(range(PEOPLE))
+    write_tensors(shard_path(folder, 0), made)
+    return folder
+
+
+class Edges(nn.Module):
+    """A perceptual distance that costs nothing, in double precision."""
+
+    def forward(self, x, y):
+        difference = (x - y).double()
+        return sum(difference.diff(dim=axis).square().mean((1, 2, 3)) for axis in (2, 3))
+
+
+def autoencoder_stage(folder, adversarial_weight=0.8):
+    """In double precision: in single, rounding sends a latent halfway between two codes to the other one."""
+    data = people_of(folder)
+    stage = AutoencoderStage(
+        tiny_model().autoencoder.double(), Edges(), data, data, SEED, batch_size=BATCH, epochs=None,
+        steps=STEPS, adversarial_weight=adversarial_weight, discriminator_start=2, discriminator_channels=4,
+    )  # fmt: skip
+    stage.discriminator.double()
+    return stage
+
+
+def without_adversary(folder):
+    return autoencoder_stage(folder, adversarial_weight=0.0)
+
+
+def diffusion_stage(folder):
+    data, model = people_of(folder), tiny_model()
+    with torch.no_grad():
+        latents = model.autoencoder.encode(dequantise(data.load("maps")))
+    keys = {key: data.load(key) for key in ("identity", "embedding")}
+    stored = MemorySamples({"latent": latents, **keys})
+    return DiffusionStage(
+        model, data, data, {"train": stored, "held_out": stored}, SEED, batch_size=BATCH, epochs=None, steps=STEPS,
+        render_every=2, render_samples=3, render_t_max=300, verts_t_max=700,
+    )  # fmt: skip
+
+
+CASES = {
+    "autoencoder": (autoencoder_stage, 1),
+    "autoencoder, micro-batches": (without_adversary, 2),  # an adversary sees the statistics of micro-batches
+    "diffusion": (diffusion_stage, 1),
+    "diffusion, micro-batches": (diffusion_stage, 2),
+}
+"""Stage, and micro-batches of each of two processes."""
+
+
+def train(stage, rank=0, processes=1, parts=1):
+    """Plain gradient descent on a stage's losses, split as the trainer splits them.
+
+    Not Adam: it divides by the gradient's size, which makes a whole step of the rounding of a gradient that is zero.
+
+    Returns:
+        For each step, what was logged by each micro-batch; and the final weights.
+    """
+    raw = {name: module.train() for name, module in stage.modules.items()}
+    if processes > 1:
+        stage.modules.update({name: DistributedDataParallel(module) for name, module in raw.items()})
+    descent = [torch.optim.SGD(module.parameters(), 0.01) for module in raw.values()]
+    logs = []
+    for step in range(STEPS):
+        torch.manual_seed(1000 * rank + step)  # nothing may depend on a process's own generator
+        order = torch.randperm(PEOPLE, generator=torch.Generator().manual_seed(step))[:BATCH].tolist()
+        logs.append([])
+        for rows in torch.arange(BATCH).view(processes, parts, -1)[rank]:
+            batch = {**stage.batch([order[row] for row in rows.tolist()], rows, step), "row": rows}
+            values = {}
+            for name, loss, terms in stage.losses(batch, step):
+                (loss / parts).backward()
+                values |= {f"total_{name}": loss.item(), **{key: value.item() for key, value in terms.items()}}
+            logs[-1].append(values)
+        for optimiser in descent:
+            optimiser.step()
+            optimiser.zero_grad()
+    return logs, {name: dict(module.state_dict()) for name, module in raw.items()}
+
+
+def train_together(rank, folder, out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{out}/rendezvous", rank=rank, world_size=2)
+    assert dist.get_world_size() == 2
+    found = {case: train(stage(folder), rank, 2, parts) for case, (stage, parts) in CASES.items()}
+    torch.save(found, out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(people, tmp_path_factory):
+    """What each of two processes found, by case: logs and weights."""
+    out = tmp_path_factory.mktemp("together")
+    mp.spawn(train_together, (people, out), nprocs=2)
+    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_learn_what_one_learns(people, together, case):
+    (stage, parts), ((first_logs, first), (second_logs, second)) = CASES[case], (found[case] for found in together)
+    whole_logs, whole = train(stage(people))
+    for (values,), here, there in zip(whole_logs, first_logs, second_logs, strict=True):
+        for part in (*here, *there):
+            assert part.keys() == values.keys()
+        for key in values.keys() - ({"perplexity"} if parts > 1 else set()):  # of micro-batches, not of the batch
+            mean = sum(part[key] for part in (*here, *there)) / (2 * parts)
+            # Sums in another order: 1e-7 of the largest addend in float32, which six steps multiply.
+            assert mean == pytest.approx(values[key], rel=2e-5, abs=1e-6), key
+    for name, weights in whole.items():
+        for key, value in weights.items():
+            torch.testing.assert_close(first[name][key], second[name][key], rtol=0, atol=0)
+            torch.testing.assert_close(first[name][key], value, rtol=2e-5, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_what_could_differ_was_there(together):
+    for found in together:
+        logs, _ = found["autoencoder"]
+        assert all(("adaptive_weight" in values) == (step >= 2) for step, (values,) in enumerate(logs))
+        logs, _ = found["diffusion, micro-batches"]
+        assert all(("loss_id" in part) == (step % 2 == 0) for step, parts in enumerate(logs) for part in parts)
+    # Three of eight rows are rendered: the four micro-batches of two rows hold none, one, one and one.
+    shares = [part["loss_id"] > 0 for found in together for part in found["diffusion, micro-batches"][0][0]]
+    assert shares == [False, True, True, True]
