@@ -20,15 +20,20 @@ from fitdiff.registry import ComponentError, load_plugins
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing says when a disk, a quota or a file-size limit is used up."""
 
-PATH_KEYS = ("photo", "out", "checkpoint", "data.path", "shape_model.path")
+PATH_KEYS = ("photo", "out", "checkpoint", "data.path", "data.url", "data.cache", "shape_model.path")
 """Overrides whose value is a file name: quoted on the user's behalf."""
+
+
+MULTIRUN = ("-m", "--multirun")
+"""Flags that argparse accepts before or after all overrides, but not between them."""
 
 
 def prepare() -> None:
     """Register every component and schema, and quote file names in `sys.argv`. Call before `hydra.main` composes."""
     load_plugins()
     register_schemas()
-    sys.argv[1:] = [quote_path(argument) for argument in sys.argv[1:]]
+    arguments = [quote_path(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in MULTIRUN)
 
 
 def quote_path(argument: str) -> str:
@@ -109,6 +114,35 @@ class FitProgress:
     def __exit__(self, *_: object) -> None:
         if self.bar.live.is_started:
             self.bar.stop()
+
+
+def run_prepare(config: DictConfig) -> None:
+    """`prepare.py`: make job `config.shard` of `config.shards` of the data, or say what all jobs have left.
+
+    Raises:
+        DataError: there is no such job; or, with `config.check`, files are missing.
+    """
+    from fitdiff.data.mirror import DataError
+    from fitdiff.data.sources import build_data
+    from fitdiff.model import versions_of
+    from fitdiff.registry import build
+
+    load_plugins()  # launchers run this in processes that know nothing yet
+    if not 0 <= config.shard < config.shards:
+        raise DataError(f"shard={config.shard}; with shards={config.shards} give 0 to {config.shards - 1}")
+    shape_model = build(config.shape_model, "shape_model")
+    identity = build(config.identity, "identity").eval().requires_grad_(False)
+    renderer = build(config.renderer, "renderer", topology=shape_model.topology)
+    data, _ = build_data(config, shape_model, identity, renderer, versions_of(shape_model))
+    if not config.check:
+        data.prepare(config.shard, config.shards)
+    missing = data.missing()
+    left = f"{len(missing)} files are missing, the first is {missing[0]}" if missing else "everything is there"
+    if missing and config.check:
+        raise DataError(f"{left}: run the jobs again, what is there is not made again")
+    Console(stderr=True).print(
+        f"job {config.shard} of {config.shards} is done; {left}", soft_wrap=True, highlight=False
+    )
 
 
 def run_fit(config: DictConfig) -> Path:

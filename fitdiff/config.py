@@ -52,6 +52,15 @@ class TrainConfig:
 
 
 @dataclass
+class PrepareConfig(TrainConfig):
+    """`prepare.py`: the settings of `train.py`, of which those of the data and what it is made with matter."""
+
+    shards: int = 1  # jobs that share the work
+    shard: int = 0  # which of them this is
+    check: bool = False  # make nothing, say what is missing
+
+
+@dataclass
 class FitConfig:
     """`fit.py`. Groups left null come from the checkpoint."""
 
@@ -89,6 +98,7 @@ def register_schemas() -> None:
     """Store the root schemas for the primary configs' defaults lists."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
+    store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="fit_schema", node=FitConfig)
     store.store(name="sample_schema", node=SampleConfig)
 

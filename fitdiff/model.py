@@ -36,6 +36,12 @@ DEFAULTS = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Configs that travel with a checkpoint as defaults of `FitDiff.fit`; any of them can be replaced."""
 
 
+def versions_of(shape_model: Any) -> dict[str, str]:
+    """See `FitDiff.versions`."""
+    version = getattr(shape_model, "version", None)
+    return {} if version is None else {"shape_model": version}
+
+
 class FitDiff(nn.Module):
     """A shape model, an autoencoder and a denoiser over `z`, with what they were trained against.
 
@@ -83,8 +89,7 @@ class FitDiff(nn.Module):
     @property
     def versions(self) -> dict[str, str]:
         """Of components whose weights do not travel with a checkpoint, but give its z their meaning."""
-        version = getattr(self.shape_model, "version", None)
-        return {} if version is None else {"shape_model": version}
+        return versions_of(self.shape_model)
 
     @property
     def parts(self) -> tuple[slice, ...]:

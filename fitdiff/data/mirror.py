@@ -14,8 +14,14 @@ import fsspec
 from filelock import FileLock
 from safetensors import safe_open
 
+from fitdiff.registry import ComponentError
+
 LOCKS = 64
 """Lock files of a mirror: processes that want the same file download it once."""
+
+
+class DataError(ComponentError):
+    """A data set is not there, cannot be read, or is not what the run needs."""
 
 
 class Mirror:
@@ -29,7 +35,7 @@ class Mirror:
             newest of them stays. attempts: for each file. pause: seconds before the second, doubled after each.
 
     Raises:
-        ImportError: fsspec needs a package for this kind of URL.
+        DataError: fsspec needs a package for this kind of URL.
     """
 
     def __init__(self, url: str, folder: Path, limit: float, attempts: int = 5, pause: float = 1.0) -> None:
@@ -45,7 +51,7 @@ class Mirror:
         """A JSON file as it is now at the URL.
 
         Raises:
-            FileNotFoundError: there is none. OSError: it could not be read; both name the URL.
+            DataError: there is none, or it could not be read.
         """
         return json.loads(self._try(name, lambda remote, root: remote.cat_file(f"{root}/{name}")))
 
@@ -72,7 +78,7 @@ class Mirror:
             try:
                 remote, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True)
             except ImportError as error:
-                raise ImportError(f"{self.url} cannot be read: {error}. Or pip install 'fitdiff[remote]'") from error
+                raise DataError(f"{self.url} cannot be read: {error} (for https:// pip install aiohttp)") from error
             self._remote = os.getpid(), remote, root
         return self._remote
 
@@ -82,11 +88,11 @@ class Mirror:
                 _, remote, root = self._connect()
                 return read(remote, root)
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{self.url}/{name} does not exist") from error
+                raise DataError(f"{self.url}/{name} does not exist") from error
             except Exception as error:  # each kind of storage has errors of its own
                 if attempt + 1 == self.attempts:
                     what = f"{self.url}/{name} could not be read in {self.attempts} attempts"
-                    raise OSError(f"{what}: {type(error).__name__}: {error}") from error
+                    raise DataError(f"{what}: {type(error).__name__}: {error}") from error
                 time.sleep(self.pause * 2**attempt)
 
     def _make_room(self, newest: Path) -> None:

@@ -6,16 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from fitdiff.data.mirror import Mirror
+from fitdiff.data.mirror import DataError, Mirror
 from fitdiff.data.shards import MANIFEST, ShardedDataset
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder
 
 GIGABYTE = 1e9
-
-
-class DataError(ValueError):
-    """A data set is not what the run needs."""
 
 
 @register("data", "shards")
@@ -26,11 +22,10 @@ class Shards:
     set was made with, since its portraits, embeddings and codes mean nothing to other networks and face models.
 
     Attributes:
-        train, held_out: `ShardedDataset`s. content: name of the set; enters the hash of a training.
+        train, held_out: `ShardedDataset`s.
 
     Raises:
-        DataError: the set was made with something else, holds fewer samples, or does not fit the cache.
-        FileNotFoundError: there is no set. OSError: it cannot be read.
+        DataError: the set is not there, was made with something else, holds fewer samples, or does not fit the cache.
     """
 
     def __init__(
@@ -62,11 +57,15 @@ class Shards:
 
     @property
     def content(self) -> str:
-        """Name of the set."""
-        return self.manifest["name"]
+        """Name of the set and how much of it is used; enters the hash of a training."""
+        return f"{self.manifest['name']} {self.n['train']} {self.n['held_out']}"
 
     def prepare(self, shard: int = 0, shards: int = 1) -> None:
         """Nothing is to be made."""
+
+    def missing(self) -> list[Path]:
+        """Nothing is to be made."""
+        return []
 
     @property
     def train(self) -> ShardedDataset:

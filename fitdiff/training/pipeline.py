@@ -16,6 +16,7 @@ from torch import nn
 
 from fitdiff.config import config_hash, plain, select
 from fitdiff.data.shards import ShardedDataset
+from fitdiff.data.sources import build_data
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
@@ -54,22 +55,9 @@ class Pipeline:
         self.trainer: Trainer = build(config.trainer, "trainer")
         nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
         self.model = FitDiff({**select(config, "resolution", "prediction"), **nodes, "separate": config.model.separate})
-        parts = (config[key] for key in ("shape_model", "identity", "renderer"))
-        fingerprint = config_hash(*parts, self.model.versions)
-        self.model.to(self.trainer.accelerator.device)
-        self.data = build(
-            config.data,
-            "data",
-            shape_model=self.model.shape_model,
-            identity=self.model.identity,
-            renderer=self.model.renderer,
-            resolution=config.resolution,
-            fingerprint=fingerprint,
-        )
-        where = ("workers", "device", "cache", "path")  # of the data, not what they are
-        settings = {k: v for k, v in plain(config.data).items() if k not in where}
-        content = getattr(self.data, "content", None)  # what the settings do not say: files, or the version of the code
-        self.data_hash = config_hash(fingerprint, settings, content)
+        model = self.model.to(self.trainer.accelerator.device)
+        made_with = (model.shape_model, model.identity, model.renderer, model.versions)
+        self.data, self.data_hash = build_data(config, *made_with)
 
     def run(self) -> Path:
         """Run what is missing; returns the run's folder.
