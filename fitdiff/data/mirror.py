@@ -77,8 +77,8 @@ class Mirror:
         if self._remote is None or self._remote[0] != os.getpid():
             try:
                 remote, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True)
-            except ImportError as error:
-                raise DataError(f"{self.url} cannot be read: {error} (for https:// pip install aiohttp)") from error
+            except (ImportError, ValueError) as error:  # a package is missing; fsspec knows no such protocol
+                raise DataError(f"{self.url} cannot be read: {error}") from error
             self._remote = os.getpid(), remote, root
         return self._remote
 

@@ -50,6 +50,8 @@ class Shards:
         place = Path(cache or cache_folder()) / f"mirror-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
         self.mirror = Mirror(url, place, cache_gb * GIGABYTE)
         self.manifest = self.mirror.read_json(MANIFEST)
+        if window is not None and window < 1:
+            raise DataError(f"data.window is {window}; give 1 file or more, or null for all")
         self.window = window
         self._check_origin(resolution, fingerprint)
         self.n = {"train": self._count("train", "n", n), "held_out": self._count("held_out", "held_out", held_out)}
@@ -104,7 +106,8 @@ class Shards:
         needed = size * min(used, self.window or used) / GIGABYTE
         if needed > cache_gb:
             fitting = int(cache_gb * GIGABYTE / size)
+            smaller = f"data.window={fitting} (files in use at once), or " if fitting else ""
             raise DataError(
                 f"training uses {needed:.3g} GB of {self.mirror.url} at once, data.cache_gb is {cache_gb:g}: "
-                f"give data.window={fitting} (files in use at once), or data.cache_gb={needed:.0f}"
+                f"give {smaller}data.cache_gb={needed * 1.1:.3g}"
             )
