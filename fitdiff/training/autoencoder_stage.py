@@ -96,6 +96,11 @@ class AutoencoderStage:
         weight = torch.tensor(list(map_weights)) / std.clamp_min(autoencoder.scale_floor)
         self.l1_weight = weight.repeat_interleave(3)[:, None, None]
 
+    @property
+    def layout(self) -> tuple[int, int | None]:
+        """Of the people's files."""
+        return self.train.shard_size, self.train.window
+
     def optimisers(self) -> dict[str, Optimizer]:
         """Adam with VQGAN's betas (0.5, 0.9) for both players."""
         return {

@@ -24,7 +24,8 @@ class Batches(Dataset[list[dict[str, Tensor]]]):
 
     def keys(self, step: int) -> list[int]:
         """Which training samples the global batch of a step has, row by row."""
-        return global_batch(self.stage.n_samples, self.stage.batch_size, self.seed, step)
+        stage = self.stage
+        return global_batch(stage.n_samples, stage.batch_size, self.seed, step, *stage.layout)
 
     def __getitem__(self, step: int) -> list[dict[str, Tensor]]:
         indices = self.keys(step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -124,6 +125,11 @@ class DiffusionStage:
         self.modules: dict[str, nn.Module] = {"denoiser": model.denoiser}
         model.denoiser.requires_grad_(True)
 
+    @property
+    def layout(self) -> tuple[int, int | None]:
+        """Of the people's files."""
+        return self.train.shard_size, self.train.window
+
     def optimisers(self) -> dict[str, Optimizer]:
         """AdamW on the denoiser (LDM's choice)."""
         parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
@@ -236,11 +242,7 @@ class DiffusionStage:
 
     def evaluate(self, averages: dict[str, nn.Module]) -> dict[str, float]:
         """Held-out noise loss, and identity and shape of faces sampled from embeddings: see `evaluation.held_out`."""
-
-        def gather(people: range) -> tuple[Tensor, Tensor]:
-            return self._people("held_out", people)
-
-        n = len(self.held_out)
+        gather, n = partial(self._people, "held_out"), len(self.held_out)
         return {
             **noise_losses(self.model, averages["denoiser"], gather, min(n, MOST_HELD_OUT)),
             **sample_metrics(self.model, averages["denoiser"], gather, min(n, self.evaluate_samples)),

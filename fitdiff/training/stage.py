@@ -25,6 +25,7 @@ class Stage(Protocol):
     Attributes:
         name: also the folder's.
         n_samples: size of the training set. batch_size: global, over all processes. steps: to run.
+        layout: samples a file, and files that may be in use at once, None for all: the order heeds it.
         modules: what is trained, by name. The trainer replaces the entries by their distributed wrappers.
         averaged: names of the modules that get an EMA. product: attributes of the model that the stage makes.
         monitor: the held-out metric of `evaluate` that picks the best checkpoint, and whether "min" or "max" is best.
@@ -32,6 +33,7 @@ class Stage(Protocol):
 
     name: str
     n_samples: int
+    layout: tuple[int, int | None]
     batch_size: int
     steps: int
     modules: dict[str, nn.Module]
