@@ -130,7 +130,7 @@ class Checkpoints:
         target = self.folder / f"step-{step:08d}"
         if target.exists() and not _fault(target):
             return target  # the same step of the same run is the same state
-        temporary = self._temporary(target)
+        temporary = self._temporary("new", target)
         try:
             temporary.mkdir(parents=True)
             state["tensors"] = write_tensors(temporary / "state.safetensors", tensors)
@@ -163,15 +163,15 @@ class Checkpoints:
             if path not in kept:
                 self._discard(path)
 
-    def _temporary(self, path: Path) -> Path:
+    def _temporary(self, use: str, path: Path) -> Path:
         """A free name that no other process uses, and that tells `_sweep` whether its owner is alive."""
-        temporary = self.folder / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}"
+        temporary = self.folder / f".tmp-{use}-{path.name}-{socket.gethostname()}-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         return temporary
 
     def _discard(self, path: Path) -> None:
         """Delete a checkpoint; if that is cut short, no half of one is left under its name."""
-        aside = self._temporary(path)
+        aside = self._temporary("old", path)
         os.replace(path, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -237,7 +237,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Delete temporary folders that killed processes left behind."""
         for path in self.folder.glob(".tmp-*"):
-            match = re.fullmatch(r"\.tmp-step-\d+-(.+)-(\d+)", path.name)
+            match = re.fullmatch(r"\.tmp-(?:new|old)-step-\d+-(.+)-(\d+)", path.name)
             if match and (not _alive(int(match[2])) if match[1] == socket.gethostname() else _age(path) > FOREIGN_AGE):
                 shutil.rmtree(path, ignore_errors=True)
 
