@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,6 +41,18 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def stop_when(folder: Path, pattern: str, number: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command from the repository's root, and signal it as soon as a file of that name is in the folder."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        if list(folder.glob(pattern)):
+            process.send_signal(number)
+            break
+        time.sleep(0.01)
+    _, stderr = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, None, stderr)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fitdiff.storage import write_atomically
 from fitdiff.tracker import Tracker
 
 
@@ -17,8 +17,8 @@ class Log:
     """Appends `{"step": n, name: value, ...}`; numbers that are not finite become null.
 
     Args:
-        path: of the file. step: where the run begins; lines beyond it, of steps that come again, are dropped.
-        tracker: also gets everything, with the stage's `name` before each key.
+        path: of the file. step: where the run begins; lines beyond it, of steps that come again, are cut off.
+        name: of the stage. tracker: also gets everything, as `<name>/<key>`.
     """
 
     def __init__(self, path: Path, step: int, name: str, tracker: Tracker) -> None:
@@ -26,8 +26,7 @@ class Log:
         self._last = step, time.perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [entry for entry in read_log(path) if entry["step"] <= step]
-            write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+            os.truncate(path, sum(len(line) for line in _whole_lines(path) if json.loads(line)["step"] <= step))
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Add a line."""
@@ -43,5 +42,10 @@ class Log:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries in order; half a line, which a killed process may leave at the end, is passed over."""
-    yield from map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+    """The entries in the order of their steps."""
+    return map(json.loads, _whole_lines(path))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Without the half line that a killed process may leave at the end."""
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

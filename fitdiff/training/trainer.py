@@ -90,6 +90,8 @@ class Trainer:
             self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[waiting, lean])
         except ValueError as error:
             raise TrainingError(f"trainer.mixed_precision={mixed_precision}: {error}") from error
+        if mixed_precision == "fp16" and self.accelerator.scaler is None:  # Accelerate would train at full precision
+            raise TrainingError("trainer.mixed_precision=fp16 needs a GPU: give no, or bf16")
         self.gradient_accumulation, self.max_grad_norm = gradient_accumulation, max_grad_norm
         self.ema_half_life, self.compile, self.loader_workers = ema_half_life, compile, loader_workers
         self.every = {
