@@ -188,7 +188,7 @@ class DiffusionStage:
         terms = {"loss_noise": squared.mean()}
         z0_hat = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
         importance = schedule.alpha_bar[t].to(z0.dtype) if self.alpha_bar_weighting else torch.ones_like(z0[:, 0])
-        if self.weights["verts"] and step % self.every["verts"] == 0:
+        if self.weights["verts"] and self._is_turn("verts", step):
             distance = (model.vertices(z0_hat) - model.vertices(z0)).abs().mean((1, 2))
             terms["loss_verts"] = (importance * distance * (t < self.t_max["verts"])).mean()
         if self._renders(step):
@@ -197,7 +197,11 @@ class DiffusionStage:
         yield "denoiser", loss, terms
 
     def _renders(self, step: int) -> bool:
-        return bool(self.weights["id"] or self.weights["per"]) and step % self.every["render"] == 0
+        return bool(self.weights["id"] or self.weights["per"]) and self._is_turn("render", step)
+
+    def _is_turn(self, what: str, step: int) -> bool:
+        """The last of every so many steps, as with the trainer's `log_every`: a multiple of both shows every term."""
+        return (step + 1) % self.every[what] == 0
 
     def _rendered_terms(self, z0_hat: Tensor, importance: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Eq. 1 and 2: the sum over the rows rendered here; 0 where none is.

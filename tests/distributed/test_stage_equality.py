@@ -99,7 +99,7 @@ def test_what_could_differ_was_there(together):
         logs, _ = found["autoencoder"]
         assert all(("adaptive_weight" in values) == (step >= 2) for step, (values,) in enumerate(logs))
         logs, _ = found["diffusion, micro-batches"]
-        assert all(("loss_id" in part) == (step % 2 == 0) for step, parts in enumerate(logs) for part in parts)
+        assert all(("loss_id" in part) == (step % 2 == 1) for step, parts in enumerate(logs) for part in parts)
     # Three of eight rows are rendered: the four micro-batches of two rows hold none, one, one and one.
-    shares = [part["loss_id"] > 0 for found in together for part in found["diffusion, micro-batches"][0][0]]
+    shares = [part["loss_id"] > 0 for found in together for part in found["diffusion, micro-batches"][0][1]]
     assert shares == [False, True, True, True]
