@@ -122,7 +122,7 @@ def run_prepare(config: DictConfig) -> None:
     Raises:
         DataError: there is no such job; or, with `config.check`, files are missing.
     """
-    from fitdiff.data.mirror import DataError
+    from fitdiff.data.shard_file import DataError
     from fitdiff.data.sources import build_data
     from fitdiff.model import versions_of
     from fitdiff.registry import build

@@ -12,16 +12,11 @@ from typing import Any
 
 import fsspec
 from filelock import FileLock
-from safetensors import safe_open
 
-from fitdiff.registry import ComponentError
+from fitdiff.data.shard_file import DataError, ShardFile
 
 LOCKS = 64
 """Lock files of a mirror: processes that want the same file download it once."""
-
-
-class DataError(ComponentError):
-    """A data set is not there, cannot be read, or is not what the run needs."""
 
 
 class Mirror:
@@ -55,8 +50,8 @@ class Mirror:
         """
         return json.loads(self._try(name, lambda remote, root: remote.cat_file(f"{root}/{name}")))
 
-    def open(self, name: str) -> Any:
-        """Handle of a safetensors file, downloaded if it is not here.
+    def open(self, name: str) -> ShardFile:
+        """A safetensors file, downloaded if it is not here.
 
         Raises: as `read_json`; what is no whole safetensors file counts as not read.
         """
@@ -68,7 +63,7 @@ class Mirror:
                     self._make_room(path)
             try:
                 os.utime(path)
-                return safe_open(path, "pt")
+                return ShardFile(path)
             except FileNotFoundError:  # another process needed the room just now
                 continue
 
@@ -116,6 +111,5 @@ def _download(remote: Any, source: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         temporary = Path(folder) / "download"
         remote.get_file(source, str(temporary))
-        with safe_open(temporary, "pt"):
-            pass
+        ShardFile(temporary)
         os.replace(temporary, target)

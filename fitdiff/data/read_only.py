@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from fitdiff.data.mirror import DataError, Mirror
+from fitdiff.data.mirror import Mirror
+from fitdiff.data.shard_file import DataError
 from fitdiff.data.shards import MANIFEST, ShardedDataset
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fitdiff.data.mirror import Mirror
+from fitdiff.data.shard_file import ShardFile
 from fitdiff.storage import write_json
 from fitdiff.types import FaceMaps
 
@@ -78,7 +78,7 @@ class ShardedDataset:
     Args:
         folder: holds `shard-000000.safetensors`, ...
         n: number of samples; the last shard may hold more.
-        open_shards: how many files stay open (each is memory-mapped, so the system's page cache does the caching).
+        open_shards: how many files stay open (the system's page cache does the caching).
         mirror: brings files that are not in `folder`, which must lie in the mirror's folder; None: all are there.
         window: files that training uses at once (see `order.global_batch`); None for all.
 
@@ -91,13 +91,13 @@ class ShardedDataset:
         folder: Path,
         n: int,
         shard_size: int,
-        open_shards: int = 256,
+        open_shards: int = 64,
         mirror: Mirror | None = None,
         window: int | None = None,
     ) -> None:
         self.folder, self.n, self.shard_size, self.open_shards = folder, n, shard_size, open_shards
         self.mirror, self.window = mirror, window
-        self._open: OrderedDict[int, Any] = OrderedDict()
+        self._open: OrderedDict[int, ShardFile] = OrderedDict()
         missing = [] if mirror else self._missing()
         if missing:
             raise FileNotFoundError(
@@ -119,27 +119,35 @@ class ShardedDataset:
     def gather(self, indices: Iterable[int], keys: Sequence[str]) -> dict[str, Tensor]:
         """See `Samples`."""
         places = [divmod(int(i), self.shard_size) for i in indices]
-        return {key: torch.stack([self.shard(shard).get_slice(key)[row] for shard, row in places]) for key in keys}
+        gathered: dict[str, Tensor] = {}
+        for place, (number, row) in enumerate(places):
+            shard = self.shard(number)
+            for key in keys:
+                out = gathered.get(key)
+                if out is None:
+                    out = gathered[key] = shard.empty(key, len(places))
+                shard.read_row(key, row, out[place])
+        return gathered
 
     def load(self, key: str) -> Tensor:
         """See `Samples`."""
-        return torch.cat([self.shard(number).get_tensor(key) for number in self.numbers])[: self.n]
+        return torch.cat([self.shard(number).read(key) for number in self.numbers])[: self.n]
 
     def _missing(self) -> list[int]:
         """Shards that are not in the folder, found with one listing: there may be 200,000."""
         there = set(os.listdir(self.folder)) if self.folder.exists() else set()
         return [number for number in self.numbers if shard_path(self.folder, number).name not in there]
 
-    def shard(self, number: int) -> Any:
+    def shard(self, number: int) -> ShardFile:
         """Open file of a shard."""
-        handle = self._open.pop(number, None)
-        if handle is None:
+        file = self._open.pop(number, None)
+        if file is None:
             path = shard_path(self.folder, number)
-            handle = self.mirror.open(f"{self.folder.name}/{path.name}") if self.mirror else safe_open(path, "pt")
-        self._open[number] = handle
+            file = self.mirror.open(f"{self.folder.name}/{path.name}") if self.mirror else ShardFile(path)
+        self._open[number] = file
         if len(self._open) > self.open_shards:
             self._open.popitem(last=False)
-        return handle
+        return file
 
 
 def write_manifest(folder: Path, shard_size: int, resolution: int, fingerprint: str) -> None:

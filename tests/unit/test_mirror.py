@@ -9,8 +9,9 @@ import threading
 import pytest
 import torch
 
-from fitdiff.data.mirror import DataError, Mirror
+from fitdiff.data.mirror import Mirror
 from fitdiff.data.read_only import Shards
+from fitdiff.data.shard_file import DataError
 from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
 from fitdiff.storage import write_tensors
 from fitdiff.training.order import global_batch
@@ -103,7 +104,7 @@ def test_what_is_cached_is_not_downloaded_again(server, tmp_path):
 def test_half_a_file_is_asked_for_again(server, origin, tmp_path, says_so):
     server.faults, server.says_so = {"shard-000000.safetensors": 2}, says_so
     data = Mirror(server.url, tmp_path / "cache", 1e9, pause=0)
-    assert torch.equal(data.open("train/shard-000000.safetensors").get_tensor("maps"),
+    assert torch.equal(data.open("train/shard-000000.safetensors").read("maps"),
                        ShardedDataset(origin / "train", N, SIZE).load("maps")[:SIZE])  # fmt: skip
     assert server.asked == 3 * ["shard-000000.safetensors"]
 
