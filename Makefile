@@ -51,7 +51,7 @@ people: $(STAMP)
 paper-step: $(STAMP)
 	$(BIN)/python train.py scale=paper name=paper-step tracker=none identity.weights=random \
 	  perceptual=efficientnet_lite0 renderer=torch data.n=2 data.held_out=1 data.shard_size=1 \
-	  autoencoder.checkpoint_activations=true \
+	  autoencoder.checkpoint_activations=true trainer.mixed_precision=no trainer.loader_workers=0 \
 	  stage.autoencoder.batch_size=1 stage.autoencoder.epochs=null stage.autoencoder.steps=1 \
 	  stage.autoencoder.discriminator_start=0 stage.autoencoder.preview_samples=1 \
 	  stage.diffusion.batch_size=1 stage.diffusion.epochs=null stage.diffusion.steps=1 stage.diffusion.preview_samples=1

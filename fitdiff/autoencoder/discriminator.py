@@ -1,7 +1,8 @@
 """Branched PatchGAN discriminator. Section 2 of the FitDiff supplement, change B (as in FitMe).
 
 Base: Isola et al. 2017, as VQGAN uses it. Two copies of everything except the last convolution, which both share: one
-copy judges both albedos, the other the normals.
+copy judges both albedos, the other the normals. **Chosen**, where the paper is silent: VQGAN's widths, initial weights
+and batch normalisation.
 """
 
 from __future__ import annotations

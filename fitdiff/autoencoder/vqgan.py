@@ -9,7 +9,9 @@ is silent, **chosen** here:
 - splitting: every branch's first convolution sees all channels of the trunk;
 - maps are standardised by a mean map and one scale per branch before the encoder, and back after the decoder;
 - the codebook is a moving average (see `quantiser`) instead of being trained by gradients;
-- ``stem="patch"``: for CPUs. Each branch is a 2x2 space-to-depth step and one convolution, and the reverse at the end.
+- attention at resolution 32 only exists where the maps are 256 or smaller; at 512 the bottleneck, 64, has the only one;
+- ``stem="patch"``: for CPUs. Each branch is a 2x2 space-to-depth step and one convolution, and the reverse at the end;
+- ``linear_path``: for laptops, off by default. Principal components of the maps beside the networks.
 """
 
 from __future__ import annotations
