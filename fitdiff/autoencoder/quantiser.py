@@ -1,7 +1,7 @@
 """Vector quantisation with a codebook that follows the latents as an exponential moving average.
 
 Source: van den Oord et al. 2017, "Neural discrete representation learning", Eq. 3 and appendix A.1. **Chosen** instead
-of VQGAN's codebook that is trained by gradients: with re-seeding, 16384 codes of one number each stay in use.
+of VQGAN's codebook that is trained by gradients, with re-seeding of dead codes.
 """
 
 from __future__ import annotations
