@@ -18,10 +18,10 @@ recognition, bf16     1 - cos(embeddings) 8e-5   5e-4          0.961
 recognition, 10 bits  1e-6                       5e-5          0.998
 decoder, bf16         maps 3e-4, at most 4e-3    5e-5          0.998
 decoder, 10 bits      maps 4e-5, at most 6e-4    6e-6          0.9996
-vertices, bf16        at most 0.25 mm; 1 - cos(embeddings) of the renderings 1e-4
 ====================  =========================  ============  ============================================
 
-So bfloat16 is too coarse for the recognition network and for geometry; for the decoder it would do.
+Vertices rounded to bfloat16 move by up to 0.25 mm, and the renderings' embeddings by 1 - cos = 1e-4. So bfloat16 is too
+coarse for the recognition network and for geometry; for the decoder it would do.
 
 The portrait's features are computed in every step, not cached: they are 12% of the rendered terms (8.6 of 69 ms of a
 core a portrait), and their activations would be 140 kB a portrait in half precision (ArcFace: 750 kB) beside its 49 kB.
