@@ -123,7 +123,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         return arrays
     except NotImplementedError:
         return {name: value.T for name, value in read_h5(path).items()}
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, IndexError) as error:
         raise ModelFileError(f"{path}: cannot be read as a MATLAB file: {error}") from None
 
 
