@@ -11,13 +11,10 @@ says how much a perfect fusion of all steps could still win.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -25,11 +22,12 @@ from rich.table import Table
 from torch import Tensor
 
 from fitdiff import geometry
+from fitdiff.benchmark import Tasks, copy_bandwidth, peak_memory, take_turns
 from fitdiff.command import run_command, usable_device
 from fitdiff.renderer.auto import AutomaticRenderer
 from fitdiff.renderer.compiled import plain_torch
 from fitdiff.renderer.kaolin_renderer import KaolinRenderer
-from fitdiff.renderer.rivals import Scene, Tasks, rivals
+from fitdiff.renderer.rivals import Scene, rivals
 from fitdiff.renderer.torch_renderer import TorchRenderer
 from fitdiff.renderer.visibility import rasterize_torch, visible_triangles
 from fitdiff.renderer.warp_renderer import WarpRenderer
@@ -179,31 +177,6 @@ def tasks(renderer: TorchRenderer, inputs: Scene, size: int) -> Tasks:
     }
 
 
-def take_turns(contenders: dict[str, Tasks], repeats: int, device: torch.device) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each task of each contender: one call each in turn, after a round that does not count."""
-    times = {name: {task: [] for task in tasks} for name, tasks in contenders.items()}
-    for turn in range(repeats + 1):
-        for name, tasks in contenders.items():
-            for task, function in tasks.items():
-                elapsed = _time(function, device)
-                if turn:
-                    times[name][task].append(elapsed)
-    return times
-
-
-def _time(function: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    function()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def cells(times: dict[str, list[float]], batch: int, bound: float, peak: float | None) -> list[str]:
     """Columns of one row: what a renderer cannot do, or a platform cannot tell, stays empty."""
     shown = [
@@ -219,34 +192,6 @@ def cells(times: dict[str, list[float]], batch: int, bound: float, peak: float |
 def bound_bytes(batch: int, resolution: int, size: int, n_vertices: int) -> int:
     """Least traffic of a forward and backward pass: nine map channels, vertices and image, each with its gradient."""
     return 2 * 4 * batch * (9 * resolution**2 + 3 * n_vertices + 3 * size**2)
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second of a large copy, reading and writing both counted (as in STREAM); the fastest of ten."""
-    source = torch.zeros(1 << 26, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / min(_time(lambda: target.copy_(source), device) for _ in range(10))
-
-
-def peak_memory(function: Callable[[], object], device: torch.device) -> float | None:
-    """Bytes by which a call's peak exceeds what was in use before: allocated on CUDA, resident on Linux, else None."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        return torch.cuda.max_memory_allocated(device) - before
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later would hide the next call's need
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _resident("VmRSS")
-    function()
-    return _resident("VmHWM") - before
-
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

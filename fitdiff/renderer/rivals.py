@@ -7,22 +7,23 @@ needs an OpenGL context.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fitdiff import geometry
+from fitdiff.benchmark import Tasks
 from fitdiff.types import Camera, FaceMaps, Lighting, Topology
 
 Scene = tuple[Tensor, FaceMaps, Camera, Lighting]
-Tasks = dict[str, Callable[[], object]]
-"""What to time, by name: `visibility`, `forward`, `backward` (which includes forward)."""
 
 
 def rivals(inputs: Scene, topology: Topology, size: int) -> dict[str, Tasks]:
-    """The tasks of every rival that is installed; meshes are uploaded and trees are built before the clock runs."""
+    """What every rival that is installed can do: `visibility`, `forward`, `backward` (which includes forward).
+
+    Meshes are uploaded and trees are built before the clock runs.
+    """
     makers = {"mitsuba scalar_rgb": ("mitsuba", mitsuba_tasks), "embree": ("embreex", embree_tasks)}
     return {
         name: tasks(inputs, topology, size)
