@@ -55,7 +55,8 @@ class Trainer:
 
     Args:
         mixed_precision: no, bf16, or fp16 (on a GPU).
-        gradient_accumulation: micro-batches of a step in each process: more take less memory for the same weights.
+        gradient_accumulation: micro-batches of a step in each process: more take less memory for the same weights. An
+            adversary is the exception: it and its weight see the statistics of one micro-batch of all processes.
         max_grad_norm: each optimiser's gradients are scaled down to this norm.
         ema_half_life: in images.
         compile: let torch.compile build the trained networks; on a CPU it needs a C++ compiler.
