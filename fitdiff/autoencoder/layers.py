@@ -89,3 +89,16 @@ class Upsample(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, copies * C, 2 H, 2 W)."""
         return self.convolve(nnf.interpolate(x_BCHW, scale_factor=2, mode="nearest"))
+
+
+class GridLinear(nn.Module):
+    """Linear layer from all positions and channels of a feature map to all of another on the same grid."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, grid: tuple[int, int]):
+        super().__init__()
+        self.out_shape = (out_channels, *grid)
+        self.linear = nn.Linear(in_channels * math.prod(grid), math.prod(self.out_shape))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        return self.linear(x_BCHW.flatten(1)).unflatten(1, self.out_shape)

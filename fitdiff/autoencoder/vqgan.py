@@ -16,6 +16,7 @@ is silent, **chosen** here:
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from fitdiff.autoencoder.layers import (
     Downsample,
+    GridLinear,
     ResidualBlock,
     SelfAttention,
     Upsample,
@@ -74,9 +76,10 @@ class BranchedVQGAN(nn.Module):
         embed_dim: length of a code.
         codebook_size: number of codes.
         stem: "conv" as VQGAN, or "patch" (see the module).
-        linear_path: add the training maps' principal components, as many as the latent has numbers, as a fixed linear
-            encoder and decoder (see `linear_path`); the networks start from there. Not in the paper: for laptops, whose
-            minutes of training would go into learning what aligned maps have in common linearly.
+        linear_path: begin with the training maps' principal components, as many as the latent has numbers (see
+            `linear_path`); the networks add to them, and the decoder's branches see what they add to. The latent's
+            grid then has no meaning in UV space, so that linear layers stand between it and the networks. Not in the
+            paper: for laptops, whose minutes of training would go into learning what aligned maps have in common.
         commitment: beta of the commitment loss.
         codebook_decay: of the codebook's moving average.
         scale_floor: least scale that `set_statistics` accepts per branch, in units of the map tensor. Chosen: fine
@@ -121,16 +124,18 @@ class BranchedVQGAN(nn.Module):
             "checkpoint_activations": checkpoint_activations,
         }
         self.encoder = Encoder(resolution, widths, z_channels, **options)
-        self.to_code = nn.Conv2d(z_channels, embed_dim, 1)
+        grid = self.latent_shape[1:]
+        between = partial(GridLinear, grid=grid) if linear_path else partial(nn.Conv2d, kernel_size=1)
+        self.to_code = between(z_channels, embed_dim)
         self.quantiser = VectorQuantiser(codebook_size, embed_dim, decay=codebook_decay, commitment=commitment)
-        self.from_code = nn.Conv2d(embed_dim, z_channels, 1)
-        self.decoder = Decoder(resolution, widths, z_channels, **options)
+        self.from_code = between(embed_dim, z_channels)
+        self.decoder = Decoder(resolution, widths, z_channels, sees_maps=linear_path, **options)
         self.linear = None
         if linear_path:
             self.linear = LinearPath(MAP_CHANNELS * resolution**2, prod(self.latent_shape))
             for layer in (self.to_code, self.decoder.convolve_out):  # start as the linear autoencoder
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # 1.3 times faster on CPUs, and what GPUs' half precision wants
         self.register_buffer("mean", torch.zeros(MAP_CHANNELS, resolution, resolution))
         self.register_buffer("scale", torch.ones(BRANCHES))
@@ -158,7 +163,7 @@ class BranchedVQGAN(nn.Module):
         features = self.encoder(standard)
         # bfloat16 has fewer values than the codebook has codes.
         with torch.autocast(features.device.type, enabled=False):
-            latent = self.to_code(features.to(self.to_code.weight.dtype))
+            latent = self.to_code(features.to(self.mean.dtype))
             return latent if self.linear is None else latent + self.linear.encode(standard).view_as(latent)
 
     def standardise(self, maps_B9RR: Tensor) -> Tensor:
@@ -190,10 +195,10 @@ class BranchedVQGAN(nn.Module):
         return self.decoder.last_layer
 
     def _decode_codes(self, quantised_BChw: Tensor) -> Tensor:
-        standard = self.decoder(self.from_code(quantised_BChw))
+        start = None
         if self.linear is not None:
-            standard = standard + self.linear.decode(quantised_BChw.flatten(1)).view_as(standard)
-        return standard * self._channel_scale() + self.mean
+            start = self.linear.decode(quantised_BChw.flatten(1)).view(-1, *self.mean.shape)
+        return self.decoder(self.from_code(quantised_BChw), start) * self._channel_scale() + self.mean
 
     def _channel_scale(self) -> Tensor:
         return self.scale.repeat_interleave(MAP_CHANNELS // BRANCHES)[:, None, None]
@@ -241,7 +246,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, z_channels, h, w) -> standardised maps (B, 9, R, R)."""
+    """(B, z_channels, h, w) -> standardised maps (B, 9, R, R).
+
+    With `sees_maps` it adds to maps that are given, which its branches see beside the trunk's features.
+    """
 
     def __init__(
         self,
@@ -253,6 +261,7 @@ class Decoder(nn.Module):
         attention_resolutions: tuple[int, ...],
         stem: str,
         checkpoint_activations: bool,
+        sees_maps: bool,
     ):
         super().__init__()
         width = widths[-1]
@@ -266,6 +275,7 @@ class Decoder(nn.Module):
             if level > 1:
                 trunk.append(Upsample(width))
         self.trunk = nn.Sequential(*trunk)
+        self.see = nn.Sequential(nn.PixelUnshuffle(2), convolution(4 * MAP_CHANNELS, width)) if sees_maps else None
         branched = BRANCHES * widths[0]
         if stem == "patch":
             stage: list[nn.Module] = [normalisation(width), nn.SiLU(), convolution(width, branched)]
@@ -282,8 +292,11 @@ class Decoder(nn.Module):
     def last_layer(self) -> Tensor:
         return self.convolve_out.weight
 
-    def forward(self, z_BChw: Tensor) -> Tensor:
-        return self.unpatch(self.convolve_out(self.branches(self.trunk(z_BChw))))
+    def forward(self, z_BChw: Tensor, start_B9RR: Tensor | None = None) -> Tensor:
+        features = self.trunk(z_BChw)
+        if self.see is None or start_B9RR is None:
+            return self.unpatch(self.convolve_out(self.branches(features)))
+        return start_B9RR + self.unpatch(self.convolve_out(self.branches(features + self.see(start_B9RR))))
 
 
 def _bottleneck(width: int, checkpoint_activations: bool) -> list[nn.Module]:
