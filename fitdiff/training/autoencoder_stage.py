@@ -105,7 +105,7 @@ class AutoencoderStage:
     def optimisers(self) -> dict[str, Optimizer]:
         """Adam with VQGAN's betas (0.5, 0.9) for both players."""
         return {
-            name: Adam(module.parameters(), lr=self.peak_rate, betas=(0.5, 0.9))
+            name: Adam(module.parameters(), lr=self.peak_rate, betas=(0.5, 0.9), fused=True)
             for name, module in (("autoencoder", self.autoencoder), ("discriminator", self.discriminator))
         }
 
@@ -161,7 +161,8 @@ class AutoencoderStage:
         autoencoder = averages["autoencoder"]
         device = next(autoencoder.parameters()).device
         names = [f"psnr_{name}{kind}" for name in MAPS for kind in ("", "_mean_map")]
-        metrics = {name: PeakSignalNoiseRatio(data_range=(0.0, 1.0)).to(device) for name in names}
+        alone = {"data_range": (0.0, 1.0), "sync_on_compute": False}  # only the main process evaluates
+        metrics = {name: PeakSignalNoiseRatio(**alone).to(device) for name in names}
         count = torch.zeros(len(autoencoder.quantiser.codebook), device=device)
         for people in chunks(len(self.held_out), autoencoder.mean.shape[-1]):
             maps = dequantise(self.held_out.gather(people, ("maps",))["maps"].to(device))

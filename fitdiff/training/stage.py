@@ -59,10 +59,10 @@ class Stage(Protocol):
         """Yield the losses one after another; each is back-propagated before the next is computed."""
 
     def preview(self, averages: dict[str, nn.Module]) -> dict[str, np.ndarray]:
-        """Pictures (H, W, 3) uint8 of fixed held-out subjects, with its own random generator."""
+        """Pictures (H, W, 3) uint8 of fixed held-out subjects; like `evaluate`, in the main process alone."""
 
     def evaluate(self, averages: dict[str, nn.Module]) -> dict[str, float]:
-        """Held-out metrics."""
+        """Held-out metrics. Called in the main process alone, so it must not wait for others."""
 
     def finish(self, averages: dict[str, nn.Module]) -> None:
         """Put the averaged weights into the model."""
