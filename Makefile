@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format laptop people paper-step bench-render clean
+.PHONY: help demo test lint format laptop people paper-step bench-render bench-train clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -14,6 +14,7 @@ help:
 	@echo "make laptop  the full table of experiments/laptop"
 	@echo "make people  measure the synthetic people (experiments/people)"
 	@echo "make bench-render  time all renderers that are installed, side by side"
+	@echo "make bench-train  time training beside other projects' networks"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
 # Installed once, and again when the project's requirements change.
@@ -58,6 +59,9 @@ paper-step: $(STAMP)
 
 bench-render: $(STAMP)
 	$(BIN)/python -m fitdiff.renderer.bench
+
+bench-train: $(STAMP)
+	$(BIN)/python -m fitdiff.training.bench
 
 clean:
 	rm -rf $(VENV)

@@ -88,7 +88,11 @@ class Upsample(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, copies * C, 2 H, 2 W)."""
-        return self.convolve(nnf.interpolate(x_BCHW, scale_factor=2, mode="nearest"))
+        # Neighbours in the doubled map that come from one texel share its value. With sums of their weights, as a
+        # transposed convolution, four products remain of nine, and the doubled map is never made.
+        weight = self.convolve.weight.flip(2, 3)
+        sums = sum(nnf.pad(weight, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1))
+        return nnf.conv_transpose2d(x_BCHW, sums.transpose(0, 1), self.convolve.bias, stride=2, padding=1)
 
 
 class GridLinear(nn.Module):

@@ -154,7 +154,7 @@ class DiffusionStage:
     def optimisers(self) -> dict[str, Optimizer]:
         """AdamW on the denoiser (LDM's choice)."""
         parameters = [p for p in self.model.denoiser.parameters() if p.requires_grad]
-        return {"denoiser": AdamW(parameters, lr=self.peak_rate, weight_decay=self.weight_decay)}
+        return {"denoiser": AdamW(parameters, lr=self.peak_rate, weight_decay=self.weight_decay, fused=True)}
 
     def learning_rate(self, step: int) -> float:
         """See `warmup_cosine`."""

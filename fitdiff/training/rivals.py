@@ -47,7 +47,7 @@ def vq_model(config: DictConfig, resolution: int, parameters: int) -> nn.Module:
     """diffusers' VQGAN with the depth, attention, latent and codebook of `config` (an autoencoder's).
 
     It has no branches: one trunk sees all nine channels at every resolution. Its codebook is trained by gradients, its
-    groups are of an eighth of the channels, and `stem` and `linear_path` are unknown to it.
+    normalisations have four groups, and `stem` and `linear_path` are unknown to it.
     """
     from diffusers import VQModel
 
@@ -60,12 +60,12 @@ def vq_model(config: DictConfig, resolution: int, parameters: int) -> nn.Module:
             out_channels=9,
             down_block_types=tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends),
             up_block_types=tuple("AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)),
-            block_out_channels=tuple(max(8, round(width * m / 8) * 8) for m in multipliers),
+            block_out_channels=tuple(4 * max(1, round(width * m / 4)) for m in multipliers),
             layers_per_block=config.res_blocks,
             latent_channels=config.z_channels,
             num_vq_embeddings=config.codebook_size,
             vq_embed_dim=config.embed_dim,
-            norm_num_groups=8,
+            norm_num_groups=4,
         )
 
     return equal_size(make, range(8, 513), parameters)
