@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from fitdiff.autoencoder.layers import GridLinear
 from fitdiff.autoencoder.linear_path import PREDICTED, LinearPath
 from fitdiff.autoencoder.vqgan import BranchedVQGAN
 
@@ -114,3 +115,20 @@ def test_networks_learn_beside_the_path():
     assert autoencoder.decoder.convolve_out.weight.abs().max() > 0
     assert autoencoder.to_code.linear.weight.abs().max() > 0
     assert torch.equal(autoencoder.linear.encoder, frozen)
+
+
+def test_the_decoder_refines_what_it_sees():
+    """The same code beside other maps is decoded to another addition, and the paper's network sees none."""
+    decoder = BranchedVQGAN(32, **SMALL, linear_path=True, codebook_size=8).eval().decoder
+    torch.nn.init.normal_(decoder.convolve_out.weight)
+    z, maps = torch.randn(1, 4, 4, 4), torch.randn(2, 9, 32, 32)
+    added = decoder(z.expand(2, -1, -1, -1), maps) - maps
+    assert (added[0] - added[1]).abs().mean() > 0.01
+    assert BranchedVQGAN(32, **SMALL, codebook_size=8).decoder.see is None
+
+
+def test_a_linear_layer_mixes_all_positions_of_a_grid():
+    layer, x = GridLinear(2, 3, grid=(4, 5)), torch.randn(2, 2, 4, 5)
+    expected = torch.einsum("opcij,bcij->bop", layer.linear.weight.view(3, 20, 2, 4, 5), x)
+    assert layer(x).shape == (2, 3, 4, 5)
+    torch.testing.assert_close(layer(x).flatten(2), expected + layer.linear.bias.view(3, 20))
