@@ -91,6 +91,11 @@ class Trainer:
             self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[waiting, lean])
         except ValueError as error:
             raise TrainingError(f"trainer.mixed_precision={mixed_precision}: {error}") from error
+        if self.accelerator.distributed_type.value in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise TrainingError(
+                f"the launcher asks for {self.accelerator.distributed_type.value}, which shards weights: give "
+                "launch/ddp.yaml. The largest network here takes 4 GB with gradients, optimiser and average"
+            )
         if mixed_precision == "fp16" and self.accelerator.scaler is None:  # Accelerate would train at full precision
             raise TrainingError("trainer.mixed_precision=fp16 needs a GPU: give no, or bf16")
         self.gradient_accumulation, self.max_grad_norm = gradient_accumulation, max_grad_norm

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -60,12 +61,13 @@ def kill_at_size(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def train(folder: Path) -> None:
-    trainer = Trainer(cpu=True, log_every=5, evaluate_every=4, checkpoint_every=3, preview_every=50, ema_half_life=80)
+def train(folder: Path, parts: int) -> None:
+    every = {"log_every": 5, "evaluate_every": 4, "checkpoint_every": 3, "preview_every": 50}
+    trainer = Trainer(cpu=True, gradient_accumulation=parts, ema_half_life=80, **every)
     trainer.run(ToyStage(STEPS), folder, {"steps": STEPS}, {}, 0, NoTracker())
 
 
-def attempt(folder: Path, processes: int, sabotage=None, victim: int = 0) -> bool:
+def attempt(folder: Path, processes: int, sabotage=None, victim: int = 0, parts: int = 1) -> bool:
     """Train in forked processes, one of them sabotaged; True if they came to the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -79,16 +81,13 @@ def attempt(folder: Path, processes: int, sabotage=None, victim: int = 0) -> boo
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             if sabotage and rank == victim:
                 sabotage()
-            train(folder)
+            train(folder, parts)
             os._exit(0)
         children.append(child)
     well = os.waitstatus_to_exitcode(os.wait()[1]) == 0
-    for child in children:
-        if not well:
-            try:
-                os.kill(child, signal.SIGKILL)  # as a launcher ends the others
-            except ProcessLookupError:
-                pass
+    for child in children if not well else ():
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)  # as a launcher ends the others
     for _ in children[1:]:
         well &= os.waitstatus_to_exitcode(os.wait()[1]) == 0
     return well
@@ -98,6 +97,8 @@ def main(folder: Path, kills: int, processes: int) -> None:
     torch.set_num_threads(1)
     draw = random.Random(processes)
     assert attempt(folder / "whole", processes)
+    assert attempt(folder / "split", processes, parts=2)
+    assert attempt(folder / "one", 1)
     size = next((folder / "whole").glob("step-*/state.safetensors")).stat().st_size
     for kill in range(kills):
         number = draw.randrange(1, size) if kill % 4 == 3 else draw.randrange(1, 120)

@@ -27,3 +27,7 @@ def test_the_same_command_continues_bitwise(tmp_path, kills, processes):
         assert expected.keys() == got.keys()
         assert all(torch.equal(value, got[name]) for name, value in expected.items())
     assert entries(whole) == entries(killed)
+    (one,) = tmp_path.glob("one/step-00000240/state.safetensors")
+    for name in ("whole", "split"):  # among processes, and each share into micro-batches
+        got = load_file(tmp_path / name / "step-00000240" / "state.safetensors")
+        assert all(torch.allclose(value, got[key], atol=1e-5) for key, value in load_file(one).items()), name

@@ -1,5 +1,7 @@
 """File names work as a person types them."""
 
+import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fitdiff.cli import quote_path
+from fitdiff.cli import guarded, quote_path
+from fitdiff.training.health import TrainingError
+from fitdiff.training.interruption import InterruptedRun
 
 NAMES = [
     "me.jpg",
@@ -49,3 +53,42 @@ def test_help_shows_groups_and_overrides(entry):
     assert "== Groups" in done.stdout
     assert "Common overrides" in done.stdout
     assert "renderer" in done.stdout if entry == "train.py" else "photo" in done.stdout
+
+
+def run_guarded(error):
+    @guarded
+    def main(config):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        main(OmegaConf.create())
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TrainingError("NaN [3]\nsaid"), OSError(errno.ENOSPC, "NaN [3]\nsaid"), FileNotFoundError("NaN [3] said")],
+)
+def test_what_a_user_can_mend_is_one_line(error, capsys, monkeypatch):
+    assert run_guarded(error) == 2
+    assert re.fullmatch(r"error: .*NaN \[3\] ?.*said\n", capsys.readouterr().err)
+    monkeypatch.setenv("RANK", "3")
+    assert run_guarded(error) == 2
+    assert capsys.readouterr().err.startswith("error (process 3): ")
+
+
+def test_a_stopped_run_ends_well_and_says_how_to_go_on(capsys, monkeypatch):
+    assert run_guarded(InterruptedRun("stopped by SIGTERM")) == 0
+    assert capsys.readouterr().err == "stopped by SIGTERM; the same command continues\n"
+    monkeypatch.setenv("RANK", "3")
+    assert run_guarded(InterruptedRun("stopped by SIGTERM")) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_keep_their_traceback():
+    @guarded
+    def main(config):
+        raise PermissionError(errno.EACCES, "no")
+
+    with pytest.raises(PermissionError):
+        main(OmegaConf.create())

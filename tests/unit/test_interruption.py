@@ -23,33 +23,60 @@ def test_a_signal_raises_and_handlers_come_back(number):
     assert signal.getsignal(number) == before
 
 
+def run_deferred(work):
+    """Do work within a block that defers signals."""
+    with Interruption() as interruption, interruption.deferred():
+        work(interruption)
+
+
 def test_deferred_it_waits_for_the_end_of_the_block():
-    reached = False
-    with Interruption() as interruption, pytest.raises(InterruptedRun):
-        with interruption.deferred():
-            receive(signal.SIGTERM)
-            assert interruption.requested == "SIGTERM"
-            reached = True
-    assert reached
+    seen = []
+
+    def work(interruption):
+        receive(signal.SIGTERM)
+        seen.append(interruption.requested)
+
+    with pytest.raises(InterruptedRun):
+        run_deferred(work)
+    assert seen == ["SIGTERM"]
 
 
 def test_work_that_may_be_dropped_is_dropped_inside_a_deferred_block():
-    with Interruption() as interruption, pytest.raises(InterruptedRun, match="SIGUSR1"):
-        with interruption.deferred():
-            with pytest.raises(InterruptedRun), interruption.deferred(False):
-                receive(signal.SIGUSR1)
-            with pytest.raises(InterruptedRun), interruption.deferred(False):
-                pytest.fail("begun although a stop is requested")
+    seen = []
+
+    def work(interruption):
+        for part in range(3):
+            try:
+                with interruption.deferred(False):
+                    seen.append(part)
+                    if part == 1:
+                        receive(signal.SIGUSR1)
+                        seen.append("went on")
+            except InterruptedRun:
+                seen.append("dropped")
+
+    with pytest.raises(InterruptedRun, match="SIGUSR1"):
+        run_deferred(work)
+    assert seen == [0, 1, "dropped", "dropped"]
 
 
 def test_repeated_signals_change_nothing_but_a_second_ctrl_c():
-    with Interruption() as interruption, pytest.raises(KeyboardInterrupt), interruption.deferred():
-        receive(signal.SIGTERM)
-        receive(signal.SIGTERM)
-        receive(signal.SIGINT)
+    seen = []
+
+    def work(_):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            receive(number)
+            seen.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_deferred(work)
+    assert seen == [signal.SIGTERM, signal.SIGTERM]
 
 
 def test_an_error_is_not_hidden_by_a_signal():
-    with Interruption() as interruption, pytest.raises(ZeroDivisionError), interruption.deferred():
+    def work(_):
         receive(signal.SIGTERM)
-        _ = 1 / 0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_deferred(work)

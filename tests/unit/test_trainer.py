@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import nn
 
@@ -155,6 +156,12 @@ def test_numbers_that_are_not_finite_end_the_run_and_are_not_saved(whole, tmp_pa
     resumed = ToyStage()
     train(tmp_path, resumed)
     assert_same(whole, resumed)
+
+
+def test_a_launcher_that_shards_weights_is_refused(fresh_accelerate, monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
+    with pytest.raises(TrainingError, match=r"FSDP.*give launch/ddp.yaml"):
+        Trainer(cpu=True)
 
 
 @unix
