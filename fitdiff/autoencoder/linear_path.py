@@ -56,7 +56,10 @@ class LinearPath(nn.Module):
         """
         n, (numbers, _), (_, total) = len(standard_N9RR), self.encoder.shape, self.decoder.shape
         if n < total:
-            raise ValueError(f"got {n} people for {total} principal components: data.n must be at least {total}")
+            raise ValueError(
+                f"got {n} people for {total} principal components: train on at least {total}, or set "
+                "autoencoder.linear_path=false"
+            )
         weight_9RR = weight_9.to(standard_N9RR).clamp_min(1e-3)[:, None, None].expand(standard_N9RR.shape[1:])
         flat, weight = (standard_N9RR * weight_9RR).flatten(1), weight_9RR.flatten()
         with torch.random.fork_rng():
