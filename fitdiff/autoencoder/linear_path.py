@@ -62,7 +62,7 @@ class LinearPath(nn.Module):
             )
         weight_9RR = weight_9.to(standard_N9RR).clamp_min(1e-3)[:, None, None].expand(standard_N9RR.shape[1:])
         flat, weight = (standard_N9RR * weight_9RR).flatten(1), weight_9RR.flatten()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[flat.device] if flat.is_cuda else []):
             torch.manual_seed(SEED)
             _, singular, components = torch.svd_lowrank(flat, min(total + 16, n), niter=2)
             components = components[:, :total]
