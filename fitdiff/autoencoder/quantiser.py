@@ -140,15 +140,18 @@ class VectorQuantiser(nn.Module):
         self.codebook.add_(rate[:, None] * (sums - count[:, None] * self.codebook))
         share = len(vectors_ND) / len(self.codebook)
         dead = self.use < self.dead_below * share
-        self.codebook.copy_(torch.where(dead[:, None], self._candidates(vectors_ND), self.codebook))
-        self.use.masked_fill_(dead, share)
+        # A latent seeds one code: copies would share its latents until the moving average found them dead again.
+        number = dead.cumsum(0) - 1
+        seeded = dead & (number < len(vectors_ND))
+        seeds = vectors_ND[self._order(vectors_ND)[number.clamp(0, len(vectors_ND) - 1)]]
+        self.codebook.copy_(torch.where(seeded[:, None], seeds, self.codebook))
+        self.use.masked_fill_(seeded, share)
         self.updates += 1
 
-    def _candidates(self, vectors_ND: Tensor) -> Tensor:
-        """One latent of the batch for each code, spread evenly over the batch and different at every update."""
-        size = len(self.codebook)
-        index = torch.arange(size, device=vectors_ND.device) + self.updates * size
-        return vectors_ND[((index * GOLDEN_RATIO) % 2**32 * len(vectors_ND)) >> 32]
+    def _order(self, vectors_ND: Tensor) -> Tensor:
+        """(N,) the batch's latents in an order whose beginnings spread evenly over it, another one at every update."""
+        index = torch.arange(len(vectors_ND), device=vectors_ND.device) + self.updates * len(vectors_ND)
+        return ((index * GOLDEN_RATIO) % 2**32).argsort()
 
     def _count(self, codes_N: Tensor) -> Tensor:
         ones = torch.ones_like(codes_N, dtype=self.use.dtype)

@@ -89,16 +89,29 @@ def test_unused_codes_are_reseeded_with_latents_of_the_batch():
     assert q(z).perplexity > 30
 
 
-def test_reseeding_spreads_over_the_batch_and_never_repeats_itself():
+def test_reseeding_spreads_over_the_batch_and_differs_from_update_to_update():
     q = quantiser(64)
-    vectors = torch.arange(4096, dtype=torch.float64)[:, None]
-    first = q._candidates(vectors)
+    vectors = torch.zeros(4096, 1)
+    first = q._order(vectors)
     q.updates += 1
-    second = q._candidates(vectors)
-    assert torch.histc(first, 8, 0, 4096).sub(8).abs().max() <= 1
-    assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
+    second = q._order(vectors)
+    for chosen in (8, 64, 1000):
+        assert torch.histc(first[:chosen].double(), 8, 0, 4096).sub(chosen / 8).abs().max() <= 2
+    assert not set(first[:64].tolist()) & set(second[:64].tolist())
     q.updates += 10**9  # no overflow far on
-    assert ((q._candidates(vectors) >= 0) & (q._candidates(vectors) < 4096)).all()
+    assert q._order(vectors).sort().values.equal(torch.arange(4096))
+
+
+def test_no_latent_seeds_two_codes():
+    """A batch smaller than the codebook seeds as many codes as it has latents; the others wait for the next."""
+    q, z = quantiser(256), latents()
+    q.codebook += 1000
+    q(z)
+    near = q.codebook[q.codebook[:, 0] < 500].flatten()
+    # One code, the nearest of all those far ones, took every latent and moved to their mean.
+    assert len(near.unique()) == len(near) == z.numel() + 1
+    q(latents() + 1)
+    assert (q.codebook[:, 0] < 500).sum() > len(near)
 
 
 def test_training_touches_no_random_generator():
