@@ -168,15 +168,13 @@ class Trainer:
                         log.write({**values, "learning_rate": rate, "samples_per_second": speed}, done)
                 if "preview" in due:
                     self._preview(stage, averages, folder, done, tracker)
-                metrics = self._evaluate(stage, averages) if "evaluate" in due else None
-                if metrics and log:
-                    log.write({f"held_out/{key}": value for key, value in metrics.items()}, done)
+                metrics = self._evaluate(stage, averages, log, done) if "evaluate" in due else None
                 if due & {"evaluate", "checkpoint"} or watch.stop:
                     checkpoints.save(done, saved, optimisers, metrics)
                 if watch.stop:
                     raise InterruptedRun(f"stopped after step {done} of {stage.steps} of {stage.name}, which is saved")
         # None also after a stop between the last checkpoint and the end of its stage.
-        metrics = metrics or self._evaluate(stage, averages)
+        metrics = metrics or self._evaluate(stage, averages, log, stage.steps)
         if metrics is None:
             raise InterruptedRun(f"stopped at the evaluation of {stage.name}, all of whose steps are saved")
         return Trained(averages, metrics)
@@ -206,8 +204,13 @@ class Trainer:
 
     # --- looking at it: in the main process, without gradients; a signal ends it ---------------------------------
 
-    def _evaluate(self, stage: Stage, averages: dict[str, nn.Module]) -> dict[str, float] | None:
-        return on_main(lambda: self._unless_stopped(lambda: stage.evaluate(averages)))
+    def _evaluate(
+        self, stage: Stage, averages: dict[str, nn.Module], log: Log | None, step: int
+    ) -> dict[str, float] | None:
+        metrics = on_main(lambda: self._unless_stopped(lambda: stage.evaluate(averages)))
+        if metrics and log:
+            log.write({f"held_out/{key}": value for key, value in metrics.items()}, step)
+        return metrics
 
     def _preview(self, stage: Stage, averages: dict[str, nn.Module], folder: Path, step: int, tracker: Tracker) -> None:
         def draw() -> None:
@@ -246,7 +249,13 @@ class Trainer:
                 module.compile()  # in place: names of weights and all other methods stay as they are
             stage.modules[name] = self.accelerator.prepare_model(module)
         try:
-            yield
+            # A stage may go back through one graph twice (VQGAN's adaptive weight); compiled ones would overwrite it.
+            # The tag keeps ours apart from such in torch's cache, whose key does not tell: gradients would be wrong.
+            with (
+                torch._functorch.config.patch(donated_buffer=False),
+                torch.compiler.config.patch(cache_key_tag="graphs are kept"),
+            ):
+                yield
         finally:
             for module in stage.modules.values():
                 self.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
