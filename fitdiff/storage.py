@@ -9,8 +9,9 @@ import os
 import shutil
 import struct
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,10 @@ SAFETENSORS_TYPES = {
 
 CHUNK = 1 << 24
 """Bytes that are hashed and written at a time."""
+
+
+LEFT_BEHIND = 24 * 3600
+"""Seconds after which a temporary file counts as left by a process that was killed."""
 
 
 class CheckpointError(ValueError):
@@ -60,7 +65,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -70,9 +75,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     return Path(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut, as `fsync` makes the content of a file."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make the names in a folder, or the content of a file, last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -80,6 +85,14 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of `atomic_file` in a folder: nobody writes one file for a day."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                path.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from fitdiff.data.mirror import Mirror
+from fitdiff.data.mirror import Mirror, Remote
 from fitdiff.data.shard_file import DataError
-from fitdiff.data.shards import MANIFEST, ShardedDataset
+from fitdiff.data.shards import MANIFEST, SPLITS, ShardedDataset
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder
 
@@ -48,9 +49,11 @@ class Shards:
         `n`, `held_out`: people to use of each split; null is all. `window`: files in use at once, see
         `order.global_batch`; null, which mixes all people, needs a cache that holds the whole set. `cache_gb`,
         `cache`: room for downloaded files in 1e9 bytes, and their folder; null is the user cache."""
-        place = Path(cache or cache_folder()) / f"mirror-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-        self.mirror = Mirror(url, place, cache_gb * GIGABYTE)
-        self.manifest = self.mirror.read_json(MANIFEST)
+        remote = Remote(url)
+        self.manifest = _read_manifest(remote)
+        # Another set under the same URL has another folder: its files are never mixed with these.
+        place = Path(cache or cache_folder()) / f"mirror-{_hash(url)}" / _hash(json.dumps(self.manifest))
+        self.mirror = Mirror(remote, place, cache_gb * GIGABYTE)
         if window is not None and window < 1:
             raise DataError(f"data.window is {window}; give 1 file or more, or null for all")
         self.window = window
@@ -90,14 +93,13 @@ class Shards:
         for key, wanted in (("resolution", resolution), ("fingerprint", fingerprint)):
             if self.manifest[key] != wanted:
                 what = "shape_model, identity or renderer differ" if key == "fingerprint" else "scale differs"
-                raise DataError(
-                    f"{self.mirror.url} was made with {key} {self.manifest[key]}, this run has {wanted}: its {what}"
-                )
+                made = f"{self.mirror.remote.url} was made with {key} {self.manifest[key]}"
+                raise DataError(f"{made}, this run has {wanted}: its {what}")
 
     def _count(self, split: str, option: str, wanted: int | None) -> int:
         there = self.manifest[split]["shards"] * self.manifest["shard_size"]
         if wanted is not None and not 0 < wanted <= there:
-            raise DataError(f"data.{option} is {wanted}; {self.mirror.url} holds {there} people of that split")
+            raise DataError(f"data.{option} is {wanted}; {self.mirror.remote.url} holds {there} people of that split")
         return wanted or there
 
     def _check_room(self, cache_gb: float) -> None:
@@ -109,6 +111,30 @@ class Shards:
             fitting = int(cache_gb * GIGABYTE / size)
             smaller = f"data.window={fitting} (files in use at once), or " if fitting else ""
             raise DataError(
-                f"training uses {needed:.3g} GB of {self.mirror.url} at once, data.cache_gb is {cache_gb:g}: "
+                f"training uses {needed:.3g} GB of {self.mirror.remote.url} at once, data.cache_gb is {cache_gb:g}: "
                 f"give {smaller}data.cache_gb={needed * 1.1:.3g}"
             )
+
+
+def _read_manifest(remote: Remote) -> dict[str, Any]:
+    """The manifest at a URL.
+
+    Raises:
+        DataError: there is none, or what is there is not what `write_manifest` writes.
+    """
+    manifest = remote.read_json(MANIFEST)
+    try:
+        texts = [manifest[key] for key in ("name", "fingerprint")]
+        positive = [manifest[key] for key in ("resolution", "shard_size")]
+        positive += [manifest["train"][key] for key in ("shards", "bytes")]
+        counts = [manifest[split][key] for split in SPLITS for key in ("shards", "bytes")]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{remote.url}/{MANIFEST} is no manifest of a data set: it lacks {error}") from error
+    good = all(isinstance(text, str) for text in texts) and all(type(count) is int for count in positive + counts)
+    if not good or min(positive) < 1 or min(counts) < 0:
+        raise DataError(f"{remote.url}/{MANIFEST} is no manifest of a data set: expected whole, positive counts")
+    return manifest
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -23,6 +23,9 @@ from fitdiff.storage import SAFETENSORS_TYPES
 TYPES = {name: dtype for dtype, name in SAFETENSORS_TYPES.items()}
 LONGEST_HEADER = 1 << 24
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading JSON of another kind than the expected one raises."""
+
 
 class DataError(ComponentError):
     """A data set is not there, cannot be read, or is not what the run needs."""
@@ -48,7 +51,7 @@ class ShardFile:
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             self._entries = self._read_header(os.fstat(self._descriptor).st_size)
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except (*MALFORMED, struct.error) as error:
             raise DataError(f"{path} is no whole safetensors file ({error}): delete it, it is made again") from error
 
     def __del__(self) -> None:
@@ -60,17 +63,18 @@ class ShardFile:
         entry = self._entry(key)
         return torch.empty(n, *entry.shape[1:], dtype=entry.dtype)
 
-    def read_row(self, key: str, row: int, out: Tensor) -> None:
-        """Copy one row of a tensor into `out`, which is contiguous and has its shape and type.
+    def read_rows(self, key: str, row: int, out: Tensor) -> None:
+        """Copy the rows of a tensor from `row` on into `out`, which is contiguous and of its type.
 
         Raises:
             DataError: there is no such tensor or row, or `out` does not fit: files of a set differ.
         """
         entry = self._entry(key)
-        if out.shape != entry.shape[1:] or out.dtype != entry.dtype or not 0 <= row < entry.shape[0]:
-            wanted = f"row {row} of {key} as {out.dtype} {list(out.shape)}"
+        fits = out.shape[1:] == entry.shape[1:] and out.dtype == entry.dtype
+        if not fits or not 0 <= row <= entry.shape[0] - len(out):
+            wanted = f"{list(out.shape)} {out.dtype} from row {row} of {key}"
             raise DataError(f"{self.path}: {wanted} is asked for, it holds {entry.dtype} {list(entry.shape)}")
-        self._read(entry.start + row * out.nbytes, out)
+        self._read(entry.start + row * (out.nbytes // max(1, len(out))), out)
 
     def read(self, key: str) -> Tensor:
         """A whole tensor."""
@@ -102,7 +106,8 @@ class ShardFile:
         for key, node in header.items():
             if key == "__metadata__":
                 continue
-            entry = _Entry(TYPES[node["dtype"]], tuple(map(int, node["shape"])), 8 + length + node["data_offsets"][0])
+            start = 8 + length + int(node["data_offsets"][0])
+            entry = _Entry(TYPES[node["dtype"]], tuple(map(int, node["shape"])), start)
             last = entry.start + prod(entry.shape) * entry.dtype.itemsize
             if min(entry.shape, default=0) < 0 or entry.start < 8 + length or last > size:
                 raise ValueError(f"{key} lies at bytes {entry.start} to {last} of {size}")

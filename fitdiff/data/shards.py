@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from fitdiff.data.mirror import Mirror
 from fitdiff.data.shard_file import ShardFile
-from fitdiff.storage import write_json
+from fitdiff.storage import sweep, write_json
 from fitdiff.types import FaceMaps
 
 MANIFEST = "manifest.json"
@@ -28,6 +30,12 @@ SPLITS = ("train", "held_out")
 def shard_path(folder: Path, number: int) -> Path:
     """File of a shard."""
     return folder / f"shard-{number:06d}.safetensors"
+
+
+def missing_shards(folder: Path, numbers: Iterable[int]) -> list[Path]:
+    """Files that are not in the folder, found with one listing: there may be 200,000."""
+    there = set(os.listdir(folder)) if folder.exists() else set()
+    return [path for number in numbers if (path := shard_path(folder, number)).name not in there]
 
 
 def quantise(maps: FaceMaps) -> Tensor:
@@ -98,11 +106,11 @@ class ShardedDataset:
         self.folder, self.n, self.shard_size, self.open_shards = folder, n, shard_size, open_shards
         self.mirror, self.window = mirror, window
         self._open: OrderedDict[int, ShardFile] = OrderedDict()
-        missing = [] if mirror else self._missing()
+        missing = [] if mirror else missing_shards(folder, self.numbers)
         if missing:
+            others = f", as are {len(missing) - 1} others" if len(missing) > 1 else ""
             raise FileNotFoundError(
-                f"{shard_path(folder, missing[0])} is missing, as are {len(missing) - 1} others: "
-                "run the data generation again (prepare.py)"
+                f"{missing[0]} is missing{others}: run again what makes it, prepare.py (data) or train.py (latents)"
             )
 
     @property
@@ -126,17 +134,16 @@ class ShardedDataset:
                 out = gathered.get(key)
                 if out is None:
                     out = gathered[key] = shard.empty(key, len(places))
-                shard.read_row(key, row, out[place])
+                shard.read_rows(key, row, out[place : place + 1])
         return gathered
 
     def load(self, key: str) -> Tensor:
         """See `Samples`."""
-        return torch.cat([self.shard(number).read(key) for number in self.numbers])[: self.n]
-
-    def _missing(self) -> list[int]:
-        """Shards that are not in the folder, found with one listing: there may be 200,000."""
-        there = set(os.listdir(self.folder)) if self.folder.exists() else set()
-        return [number for number in self.numbers if shard_path(self.folder, number).name not in there]
+        out = self.shard(0).empty(key, self.n)
+        for number in self.numbers:
+            first = number * self.shard_size
+            self.shard(number).read_rows(key, 0, out[first : first + self.shard_size])
+        return out
 
     def shard(self, number: int) -> ShardFile:
         """Open file of a shard."""
@@ -153,6 +160,8 @@ class ShardedDataset:
 def write_manifest(folder: Path, shard_size: int, resolution: int, fingerprint: str) -> None:
     """Say in `folder/manifest.json` what a finished data set is, so that it can be copied anywhere and read by URL.
 
+    A set is the shards from number 0 up to the first gap, even if others lie beyond it. What killed jobs left is swept.
+
     Args:
         folder: holds `train/` and `held_out/`. resolution: side R of the maps. fingerprint: of the face model, the
             identity network and the renderer that its samples were made with.
@@ -160,8 +169,16 @@ def write_manifest(folder: Path, shard_size: int, resolution: int, fingerprint: 
     manifest: dict[str, Any] = {"name": folder.name, "resolution": resolution, "fingerprint": fingerprint}
     manifest["shard_size"] = shard_size
     for split in SPLITS:
-        sizes = [path.stat().st_size for path in (folder / split).glob("shard-*.safetensors")]
+        sweep(folder / split)
+        sizes = list(_sizes(folder / split))
         manifest[split] = {"shards": len(sizes), "bytes": sum(sizes)}
     path = folder / MANIFEST
     if not path.exists() or json.loads(path.read_text()) != manifest:
         write_json(path, manifest)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Bytes of the shards 0, 1, ... up to the first that is not there."""
+    with suppress(FileNotFoundError):
+        for number in count():
+            yield shard_path(folder, number).stat().st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ import torch
 from rich.progress import Progress
 
 from fitdiff.storage import write_tensors
+from fitdiff.training.interruption import leave_signals_to_parent
 
 Job = tuple[Path, Sequence[int]]
 """A shard's file and the samples in it."""
@@ -33,7 +34,7 @@ def cores() -> int:
 def worker_processes(n: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """`n` processes of one thread each that first call `start(*arguments)`.
 
-    Whatever ends the block early, Ctrl-C included, cancels the jobs that wait; those under way are finished.
+    Whatever ends the block early, signals included, cancels the jobs that wait; those under way are finished.
     """
     context = multiprocessing.get_context("spawn")  # fork would copy torch's thread pools in an undefined state
     pool = ProcessPoolExecutor(n, context, initializer=_start, initargs=(start, *arguments))
@@ -79,9 +80,16 @@ def make_shards(maker: Any, jobs: Sequence[Job], workers: int, title: str) -> li
 
 
 def _start(start: Callable[..., None], *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the parent decides
+    leave_signals_to_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # one process a core is faster than one thread pool for all, and deterministic
     start(*arguments)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed can tell nobody."""
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
 def _keep(maker: Any) -> None:

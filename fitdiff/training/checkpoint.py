@@ -26,11 +26,12 @@ from rich.console import Console
 from torch import Tensor
 
 from fitdiff.storage import (
+    LEFT_BEHIND,
     CheckpointError,
     check_file,
     pack_modules,
     read_tensors,
-    sync_folder,
+    sync,
     unpack_modules,
     write_json,
     write_tensors,
@@ -43,8 +44,9 @@ FORMAT = 2
 REFUSED = ("data", "components")
 """Parts of the provenance that must be the same to continue; others are told."""
 
-FOREIGN_AGE = 24 * 3600
-"""Seconds after which a temporary folder of another machine, whose processes cannot be seen, counts as left behind."""
+
+class AnotherFormatError(CheckpointError):
+    """A checkpoint that another version of fitdiff wrote: whole, so it is never set aside as damaged."""
 
 
 class Checkpoints:
@@ -138,7 +140,7 @@ class Checkpoints:
             if target.exists():
                 self._discard(target)  # damaged: a good one has been returned
             os.replace(temporary, target)
-            sync_folder(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise CheckpointError(self._cannot_write(step, tensors, error)) from error
         finally:
@@ -148,7 +150,8 @@ class Checkpoints:
 
     def _cannot_write(self, step: int, tensors: Mapping[str, Tensor], error: OSError) -> str:
         need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        free = shutil.disk_usage(self.folder if self.folder.exists() else self.folder.parent).free
+        nearest = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(nearest).free
         newest = next(iter(self._found()), None)
         kept = f"the newest checkpoint is {newest}" if newest else "there is no older checkpoint"
         return (
@@ -238,14 +241,17 @@ class Checkpoints:
         """Delete temporary folders that killed processes left behind."""
         for path in self.folder.glob(".tmp-*"):
             match = re.fullmatch(r"\.tmp-(?:new|old)-step-\d+-(.+)-(\d+)", path.name)
-            if match and (not _alive(int(match[2])) if match[1] == socket.gethostname() else _age(path) > FOREIGN_AGE):
+            # Another machine's processes cannot be seen.
+            if match and (not _alive(int(match[2])) if match[1] == socket.gethostname() else _age(path) > LEFT_BEHIND):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None. Raises AnotherFormatError."""
     try:
         check_file(path / "state.safetensors", _read_state(path)["tensors"])
+    except AnotherFormatError:
+        raise
     except CheckpointError as error:
         return str(error)
     return None
@@ -256,15 +262,18 @@ def _read_state(path: Path) -> dict[str, Any]:
     file = path / "state.json"
     try:
         state = json.loads(file.read_bytes())
-        seal = state.pop("sha256")
+        seal, version = state.pop("sha256", None), state.get("format")
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged: not the sealed JSON that was written") from error
+    if version != FORMAT and isinstance(version, int) and seal in (None, _digest(state)):
+        raise AnotherFormatError(
+            f"{file} has format {version}, this version reads {FORMAT}: use the version of fitdiff that wrote it, "
+            "another name=..., or delete that folder"
+        )
     if seal != _digest(state):
         raise CheckpointError(f"{file} has changed since it was written (its SHA-256 is another)")
-    if state["format"] != FORMAT:
-        raise CheckpointError(f"{file} has format {state['format']}, this version reads {FORMAT}")
     return state
 
 

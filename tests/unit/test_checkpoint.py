@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fitdiff.storage import CheckpointError
+from fitdiff.training import checkpoint as checkpoint_module
 from fitdiff.training.checkpoint import Checkpoints
 from tests.conftest import ROOT
 
@@ -169,6 +170,27 @@ def test_every_flipped_bit_of_the_json_is_found(tmp_path):
             assert kept.best() is None, f"byte {position}"
     path.write_bytes(whole)
     assert kept.best() is not None
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_checkpoint_of_another_version_is_refused_and_stays(tmp_path, sealed):
+    kept = checkpoints(tmp_path)
+    kept.save(1, *trained(0))
+    path = kept.save(2, *trained(0)) / "state.json"
+    state = json.loads(path.read_text()) | {"format": 1}
+    del state["sha256"]
+    if sealed:
+        state["sha256"] = checkpoint_module._digest(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=r"state.json has format 1, this version reads 2: use the version"):
+        kept.resume(*trained(1))
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_where_not_even_the_parent_is_there_the_message_is_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"step 1 could not be saved in .*/file/a/b: Not a directory. It needs"):
+        checkpoints(tmp_path / "file" / "a" / "b").save(1, *trained(0))
 
 
 def test_no_good_checkpoint_is_an_error_and_not_a_new_start(tmp_path):

@@ -141,6 +141,23 @@ def test_an_interrupted_conversion_goes_on(toy, tmp_path, monkeypatch):
     assert len(everyone(data)) == 4
 
 
+def test_killed_before_the_manifest_it_is_written_by_the_next(toy, tmp_path):
+    write_people(tmp_path / "people", toy, 3)
+    data = folder(toy, tmp_path / "people")
+    assert {path.parent.name for path in data.missing()} == {"people"}
+    data.prepare()
+    assert data.missing() == []
+    manifest, shard = data.folder / "manifest.json", data.folder / "train" / "shard-000000.safetensors"
+    whole = manifest.read_bytes()
+    manifest.unlink()
+    assert data.missing() == [manifest]
+    shard.unlink()
+    assert data.missing() == [shard]
+    data.prepare()
+    assert data.missing() == []
+    assert manifest.read_bytes() == whole
+
+
 def test_all_faults_are_listed_before_anything_is_converted(toy, tmp_path):
     root = tmp_path / "people"
     write_people(root, toy, 4)

@@ -4,12 +4,15 @@ import functools
 import http.server
 import json
 import multiprocessing
+import random
+import shutil
 import threading
 
 import pytest
 import torch
 
-from fitdiff.data.mirror import Mirror
+from fitdiff.data import mirror
+from fitdiff.data.mirror import Mirror, Remote
 from fitdiff.data.read_only import Shards
 from fitdiff.data.shard_file import DataError
 from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
@@ -103,7 +106,7 @@ def test_what_is_cached_is_not_downloaded_again(server, tmp_path):
 @pytest.mark.parametrize("says_so", [True, False], ids=["connection breaks", "file is cut short"])
 def test_half_a_file_is_asked_for_again(server, origin, tmp_path, says_so):
     server.faults, server.says_so = {"shard-000000.safetensors": 2}, says_so
-    data = Mirror(server.url, tmp_path / "cache", 1e9, pause=0)
+    data = Mirror(Remote(server.url, pause=0), tmp_path / "cache" / "set", 1e9)
     assert torch.equal(data.open("train/shard-000000.safetensors").read("maps"),
                        ShardedDataset(origin / "train", N, SIZE).load("maps")[:SIZE])  # fmt: skip
     assert server.asked == 3 * ["shard-000000.safetensors"]
@@ -111,7 +114,7 @@ def test_half_a_file_is_asked_for_again(server, origin, tmp_path, says_so):
 
 def test_a_file_that_never_comes_whole_is_named_and_leaves_nothing(server, tmp_path):
     server.faults = {"shard-000001.safetensors": 99}
-    data = Mirror(server.url, tmp_path / "cache", 1e9, attempts=3, pause=0)
+    data = Mirror(Remote(server.url, attempts=3, pause=0), tmp_path / "cache" / "set", 1e9)
     with pytest.raises(DataError, match=r"http://127.*/train/shard-000001.safetensors could not be read in 3 attempts"):
         data.open("train/shard-000001.safetensors")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -169,7 +172,89 @@ def test_any_storage_that_fsspec_knows(origin, tmp_path):
 
 def test_storage_that_needs_a_package_says_which(tmp_path):
     with pytest.raises(DataError, match=r"nosuch://bucket cannot be read: .*nosuch"):
-        Mirror("nosuch://bucket", tmp_path, 1e9)
+        Remote("nosuch://bucket")
+
+
+def _browse(url, folder, room, process, results):
+    mirror, numbers = Mirror(Remote(url, pause=0), folder, room), random.Random(process)
+    try:
+        for _ in range(150):
+            number = numbers.randrange(N // SIZE)
+            mirror.open(f"train/shard-{number:06d}.safetensors").read("identity")
+        results.put("went well")
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_processes_that_share_a_cache_take_each_others_room(origin, tmp_path):
+    context = multiprocessing.get_context("fork")
+    results, folder, room = context.Queue(), tmp_path / "cache" / "set", 3 * shard_bytes(origin)
+    work = functools.partial(_browse, f"file://{origin}", folder, room)
+    processes = [context.Process(target=work, args=(i, results)) for i in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == 4 * ["went well"]
+    for process in processes:
+        process.join()
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= room
+
+
+def test_another_set_under_the_same_url_is_not_mixed_with_the_former(origin, tmp_path):
+    options = {"url": f"file://{origin}", "cache": str(tmp_path / "cache"), "cache_gb": 11 * shard_bytes(origin) / 1e9}
+    Shards(None, None, None, 8, "face model", **options).train.load("maps")
+    for number in range(N // SIZE):
+        zeros = {"maps": torch.zeros(SIZE, 9, 8, 8, dtype=torch.uint8), "identity": torch.zeros(SIZE, 3)}
+        write_tensors(shard_path(origin / "train", number), zeros)
+    write_manifest(origin, SIZE, 8, "another face model")
+    assert not Shards(None, None, None, 8, "another face model", **options).train.load("maps").any()
+    files = list((tmp_path / "cache").rglob("shard-*"))
+    assert len(files) == 11  # the former ones made room
+
+
+def test_a_killed_download_is_written_over_and_a_whole_one_lasts(origin, tmp_path, monkeypatch):
+    def killed(remote, name, path):
+        path.write_bytes(bytes(100_000))
+        raise KeyboardInterrupt
+
+    data = Mirror(Remote(f"file://{origin}"), tmp_path / "cache" / "set", 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "download", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data.open("train/shard-000002.safetensors")
+    synced = []
+    monkeypatch.setattr(mirror, "sync", synced.append)
+    data.open("train/shard-000002.safetensors")
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.stat().st_size]
+    assert [path.name for path in left] == ["shard-000002.safetensors"]
+    assert len(synced) == 1
+
+
+GOOD = {"name": "x", "resolution": 8, "fingerprint": "face model", "shard_size": 4,
+        "train": {"shards": 1, "bytes": 1}, "held_out": {"shards": 1, "bytes": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [
+    "<html>log in</html>", "[" * 100_000, "{}", "[]", "7",
+    *(json.dumps(GOOD | change) for change in (
+        {"shard_size": 0}, {"shard_size": 4.0}, {"train": 7}, {"train": {"shards": 0, "bytes": 1}},
+        {"held_out": {"shards": -1, "bytes": 1}}, {"name": None}, {"held_out": {"shards": True, "bytes": 1}},
+    )),
+])  # fmt: skip
+def test_what_is_no_manifest_is_named(origin, tmp_path, text):
+    (origin / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=rf"file://{origin}/manifest.json is no (JSON|manifest of a data set)"):
+        Shards(None, None, None, 8, "face model", url=f"file://{origin}", cache=str(tmp_path / "c"))
+
+
+def test_a_manifest_claims_no_gaps(origin):
+    for number in (12, 15):
+        shutil.copy(shard_path(origin / "train", 0), shard_path(origin / "train", number))
+    shard_path(origin / "train", 7).unlink()
+    write_manifest(origin, SIZE, 8, "face model")
+    assert json.loads((origin / "manifest.json").read_text())["train"] == {
+        "shards": 7,
+        "bytes": 7 * shard_bytes(origin),
+    }
 
 
 def test_the_manifest_says_what_there_is(origin):

@@ -34,7 +34,7 @@ def test_rows_and_tensors_are_the_librarys(path):
         assert same(file.read(key), tensor), key
         rows = file.empty(key, 3)
         for place, row in enumerate((4, 0, 4)):
-            file.read_row(key, row, rows[place])
+            file.read_rows(key, row, rows[place : place + 1])
         assert same(rows, tensor[[4, 0, 4]]), key
 
 
@@ -66,6 +66,8 @@ def test_a_damaged_file_is_named(path, damage, message):
     {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
     {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]},
     {"dtype": "F32", "shape": [1]},
+    {"dtype": "F32", "shape": [float("inf")], "data_offsets": [0, 4]},
+    {"dtype": "F32", "shape": [1], "data_offsets": []},
     7,
 ])  # fmt: skip
 def test_a_strangers_header_reads_nothing_outside_of_its_file(tmp_path, node):
@@ -76,14 +78,36 @@ def test_a_strangers_header_reads_nothing_outside_of_its_file(tmp_path, node):
         ShardFile(path)
 
 
+@pytest.mark.parametrize("text", [b"[]", b"7", b"[" * 100_000], ids=["list", "number", "deep"])
+def test_a_header_of_another_kind_is_refused(tmp_path, text):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(DataError, match="is no whole safetensors file"):
+        ShardFile(path)
+
+
+def test_files_of_a_set_that_differ_are_refused(tmp_path):
+    for number, rows in enumerate((2, 1)):  # one row would spread over two
+        save_file({"x": torch.zeros(rows, 3)}, shard_path(tmp_path, number))
+    with pytest.raises(DataError, match=r"\[2, 3\] torch.float32 from row 0 of x is asked for, it holds .*\[1, 3\]"):
+        ShardedDataset(tmp_path, 4, 2).load("x")
+
+
+def test_a_single_missing_file_has_no_others(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"shard-000000.safetensors is missing: run"):
+        ShardedDataset(tmp_path, 1, 2)
+
+
 def test_what_does_not_fit_is_refused(path):
     file = ShardFile(path)
     with pytest.raises(DataError, match=r"has no 'maps', it has \['flag'"):
         file.read("maps")
-    with pytest.raises(DataError, match=r"row 5 of flag as torch.int64 \[\] is asked for, it holds torch.int64 \[5\]"):
-        file.read_row("flag", 5, torch.empty((), dtype=torch.int64))
-    with pytest.raises(DataError, match=r"row 0 of flag as torch.float32"):
-        file.read_row("flag", 0, torch.empty(()))
+    with pytest.raises(
+        DataError, match=r"\[1\] torch.int64 from row 5 of flag is asked for, it holds torch.int64 \[5\]"
+    ):
+        file.read_rows("flag", 5, torch.empty(1, dtype=torch.int64))
+    with pytest.raises(DataError, match=r"\[1\] torch.float32 from row 0 of flag"):
+        file.read_rows("flag", 0, torch.empty(1))
 
 
 def test_a_file_that_shrinks_while_it_is_open_is_an_error_and_no_garbage(path):

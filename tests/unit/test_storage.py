@@ -16,6 +16,7 @@ from fitdiff.storage import (
     pack_modules,
     read_tensors,
     refuse_misfits,
+    sweep,
     tensor_shapes,
     unpack_modules,
     write_json,
@@ -130,6 +131,15 @@ def test_headers_that_lie_are_refused(tmp_path, content):
     for read in (read_tensors, tensor_shapes):
         with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
             read(path)
+
+
+def test_only_what_was_left_long_ago_is_swept(tmp_path):
+    for name in (".x.tmp", ".new.tmp", "x.tmp"):
+        (tmp_path / name).touch()
+    for name in (".x.tmp", "x.tmp"):
+        os.utime(tmp_path / name, (0, 0))
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.tmp", "x.tmp"]
 
 
 def test_modules_come_back_and_misfits_are_all_named():

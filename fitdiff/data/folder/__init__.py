@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fitdiff.data.folder.layout import FolderError, PersonFiles, check, find_people, listed, split
 from fitdiff.data.folder.rules import Rules
 from fitdiff.data.folder.scenes import pad_lamps
-from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
+from fitdiff.data.shards import MANIFEST, ShardedDataset, shard_path, write_manifest
 from fitdiff.data.workers import cores, make_shards
 from fitdiff.registry import MISSING, register
 from fitdiff.storage import cache_folder, link_or_copy, write_tensors
@@ -102,20 +102,27 @@ class Folder:
             FolderError: with all faults that can be seen without decoding, before anything is converted; or with those
                 that decoding found, after everyone else of the share was converted.
         """
-        if not self._unplaced():
-            return
-        self._convert(shard, shards)
-        if self.missing():
-            return  # whoever converts the last person goes on from here
+        if self._unplaced():
+            self._convert(shard, shards)
+            if self._unconverted():
+                return  # whoever converts the last person goes on from here
+            self._place_all()
+        write_manifest(self.folder, 1, self.resolution, self.fingerprint)
+
+    def missing(self) -> list[Path]:
+        """Files that are still to be made, by any job: conversions, then the splits, then the manifest."""
+        unplaced = [path for path, _ in self._unplaced()]
+        manifest = self.folder / MANIFEST
+        return (self._unconverted() if unplaced else []) or unplaced or ([] if manifest.exists() else [manifest])
+
+    def _unconverted(self) -> list[Path]:
+        return [path for path in self._files().values() if not path.exists()]
+
+    def _place_all(self) -> None:
         files = self._files()
         lamps = max(map(_lamps, files.values()))
         for path, person in self._unplaced():
             _place(files[person.name], path, lamps)
-        write_manifest(self.folder, 1, self.resolution, self.fingerprint)
-
-    def missing(self) -> list[Path]:
-        """Files that are still to be converted, by any job."""
-        return [path for path in self._files().values() if not path.exists()]
 
     def _unplaced(self) -> list[tuple[Path, PersonFiles]]:
         """(file, person) of those who are in no split yet."""

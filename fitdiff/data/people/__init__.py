@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fitdiff.data.people.options import STANDARD_AUGMENTATION, STANDARD_PORTRAITS, Augmentation, Portraits
-from fitdiff.data.shards import ShardedDataset, shard_path, write_manifest
+from fitdiff.data.shard_file import DataError
+from fitdiff.data.shards import MANIFEST, SPLITS, ShardedDataset, missing_shards, shard_path, write_manifest
 from fitdiff.data.workers import Job, cores, make_shards
 from fitdiff.registry import register
 from fitdiff.storage import cache_folder
@@ -64,13 +65,13 @@ class People:
             workers: processes on the CPU; null, or 0, is one a core. cache: folder; null is the user cache.
 
         Raises:
-            ValueError: an option is out of range, or the shape model has no phenotypes.
+            DataError: an option is out of range, or the shape model has no phenotypes.
         """
         from fitdiff.config import config_hash
         from fitdiff.data.people.maker import PeopleMaker
 
         if not hasattr(shape_model, "identity_of"):
-            raise ValueError(
+            raise DataError(
                 f"data=people makes people of shape_model=anny_face, whose phenotypes it draws; got "
                 f"{type(shape_model).__name__}. Choose shape_model=anny_face, or data=folder for your own people"
             )
@@ -78,12 +79,15 @@ class People:
         self.n, self.n_held_out, self.start, self.shard_size = n, held_out, start, shard_size
         self.fingerprint = fingerprint
         self.workers = (workers or cores()) if device == "cpu" else 1
-        chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
+        try:
+            chosen = _options(Portraits, portraits), _options(Augmentation, augmentation)
+            parts = (shape_model, identity, renderer)
+            self.maker = PeopleMaker(*parts, resolution, portrait_size, views, seed, *chosen, device)
+        except ValueError as error:
+            raise DataError(f"data=people: {error}") from error
         content = (resolution, views, portrait_size, seed, start, shard_size, *map(asdict, chosen))
         folder = f"people-{resolution}px-{config_hash(VERSION, fingerprint, *content)}"
         self.folder = Path(cache or cache_folder()) / folder
-        parts = (shape_model, identity, renderer)
-        self.maker = PeopleMaker(*parts, resolution, portrait_size, views, seed, *chosen, device)
 
     @property
     def content(self) -> int:
@@ -96,16 +100,21 @@ class People:
         Resumable at any moment: each file is written atomically, and those that are there are not made again. Whoever
         finishes last writes the manifest, with which the folder can be read from anywhere by `data=shards`.
         """
-        jobs = [job for job in self._jobs()[shard::shards] if not job[0].exists()]
+        absent = set(self._absent())
+        jobs = [job for job in self._jobs()[shard::shards] if job[0] in absent]
         faults = make_shards(self.maker, jobs, self.workers, "making people") if jobs else []
         if faults:
-            raise ValueError(faults[0])
-        if not self.missing():
+            raise DataError(faults[0])
+        if not self._absent():
             write_manifest(self.folder, self.shard_size, self.maker.resolution, self.fingerprint)
 
     def missing(self) -> list[Path]:
-        """Files that are still to be made, by any job."""
-        return [path for path, _ in self._jobs() if not path.exists()]
+        """Files that are still to be made, by any job: shards, then the manifest."""
+        manifest = self.folder / MANIFEST
+        return self._absent() or ([] if manifest.exists() else [manifest])
+
+    def _absent(self) -> list[Path]:
+        return [path for split in SPLITS for path in missing_shards(self.folder / split, self._numbers(split))]
 
     @property
     def train(self) -> ShardedDataset:
@@ -119,12 +128,16 @@ class People:
 
     def _jobs(self) -> list[Job]:
         """(file, indices) of every shard. Shards are always whole."""
-        splits = (("train", self.n, self.start), ("held_out", self.n_held_out, HELD_OUT_OFFSET))
+        first, size = {"train": self.start, "held_out": HELD_OUT_OFFSET}, self.shard_size
         return [
-            (shard_path(self.folder / split, number), range(first + offset, first + offset + self.shard_size))
-            for split, n, offset in splits
-            for number, first in enumerate(range(0, n, self.shard_size))
+            (shard_path(self.folder / split, i), range(first[split] + i * size, first[split] + (i + 1) * size))
+            for split in SPLITS
+            for i in self._numbers(split)
         ]
+
+    def _numbers(self, split: str) -> range:
+        """Numbers of a split's shards."""
+        return range(-(-{"train": self.n, "held_out": self.n_held_out}[split] // self.shard_size))
 
 
 def _check_counts(n: int, held_out: int, start: int, shard_size: int, workers: int | None) -> None:
@@ -132,10 +145,10 @@ def _check_counts(n: int, held_out: int, start: int, shard_size: int, workers: i
     for name, value in given.items():
         least = int(name not in ("held_out", "start"))
         if value < least:
-            raise ValueError(f"data.{name} is {value}; give {least} or more")
+            raise DataError(f"data.{name} is {value}; give {least} or more")
     end = start + -(-n // shard_size) * shard_size
     if end > HELD_OUT_OFFSET:
-        raise ValueError(
+        raise DataError(
             f"data.start={start} n={n}: whole shards end before person {end}, but those from {HELD_OUT_OFFSET} on are "
             "held out; give a smaller start"
         )
