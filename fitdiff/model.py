@@ -163,8 +163,9 @@ class FitDiff(nn.Module):
             unpack_modules(read_tensors(weights, seal), model._trained())
         except (CheckpointError, ComponentError):
             raise
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {what}") from error
         return model.eval().requires_grad_(False).to(pick_device(device))
 
     def _trained(self) -> dict[str, nn.Module]:
@@ -177,13 +178,16 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, 
         raise CheckpointError(f"no checkpoint at {path.parent} (expected {path}): train one with `python train.py`")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}): the checkpoint is damaged") from error
     if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not a fitdiff checkpoint of format {FORMAT}")
     if missing := [key for key in ("resolution", "prediction", *COMPONENTS, *DEFAULTS) if key not in config]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}: not a whole fitdiff checkpoint")
-    return config, config.pop("versions", {}), config.pop("weights", None)
+    versions, seal = config.pop("versions", {}), config.pop("weights", None)
+    if not isinstance(seal, (dict, type(None))):
+        raise CheckpointError(f"{path}: weights is {seal!r}, expected size and SHA-256: the checkpoint is damaged")
+    return config, versions, seal
 
 
 def _refuse_giants(config: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> None:

@@ -20,10 +20,15 @@ class Schedule(nn.Module):
 
     Args:
         betas_T: (T,) float64 variances of the single steps, each in (0, 1).
+
+    Raises:
+        ValueError: there are no steps.
     """
 
     def __init__(self, betas_T: Tensor):
         super().__init__()
+        if not len(betas_T):
+            raise ValueError("schedule.steps is 0: give 1 or more")
         alpha_bar = (1 - betas_T.double()).cumprod(0)
         # The clean end comes last, so that step -1 finds it by plain indexing.
         self.register_buffer("_alpha_bar", torch.cat([alpha_bar, alpha_bar.new_ones(1)]), persistent=False)

@@ -7,8 +7,9 @@ possible, with as many parameters together as the single network has.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from functools import cache
 from typing import Any
 
 import torch
@@ -101,11 +102,15 @@ def build_separate(
 
 def equal_budget_widths(
     node: Mapping[str, Any], lengths: Sequence[int], single_length: int, embedding_dim: int
-) -> tuple[int, ...]:
+) -> tuple[int, int]:
     """`channels` of each network so that together they have the parameters of the single one, within `TOLERANCE`.
 
     Counted on networks without storage. Of the widths that fit, the most equal ones win, then those closest to the
-    budget; a wider network goes to the later part (the maps, with more to say).
+    budget; a wider network goes to the later part (the maps, with more to say). Wider networks have more parameters, so
+    bisection finds them.
+
+    Args:
+        node, embedding_dim: see `build_separate`. lengths: of the two parts. single_length: of all z.
 
     Raises:
         ValueError: see `build_separate`.
@@ -117,6 +122,7 @@ def equal_budget_widths(
             "choose model=fitdiff, or a denoiser whose width is called channels"
         )
 
+    @cache
     def count(width: int, length: int) -> int:
         with torch.device("meta"):
             network = build({**node, "channels": width}, "denoiser", length=length, embedding_dim=embedding_dim)
@@ -125,15 +131,17 @@ def equal_budget_widths(
     budget = count(full, single_length)
     for step in WIDTH_STEPS:
         widths = range(-(-full // (2 * step)) * step, full, step)
-        counts = [{width: count(width, length) for width in widths} for length in lengths]
-        ranked = []
-        for choice in product(widths, repeat=len(lengths)):
-            error = abs(sum(own[width] for own, width in zip(counts, choice, strict=True)) / budget - 1)
-            if error <= TOLERANCE and list(choice) == sorted(choice):
-                ranked.append((max(choice) - min(choice), error, choice))
-        if ranked:
-            return min(ranked)[2]
+        for apart in range(len(widths)):
+
+            def together(i: int, pair: tuple[range, range] = (widths, widths[apart:])) -> int:
+                return sum(count(own[i], length) for own, length in zip(pair, lengths, strict=True))
+
+            above = bisect_left(range(len(widths) - apart), budget, key=together)
+            near = range(max(0, above - 1), min(above + 1, len(widths) - apart))
+            best = min(near, key=lambda i: abs(together(i) - budget))
+            if abs(together(best) / budget - 1) <= TOLERANCE:
+                return widths[best], widths[best + apart]
     raise ValueError(
-        f"model.separate: no {len(lengths)} widths below denoiser.channels={full} have {budget} parameters together "
+        f"model.separate: no 2 widths below denoiser.channels={full} have {budget} parameters together "
         f"within {TOLERANCE:.0%}: choose another denoiser.channels"
     )

@@ -161,6 +161,27 @@ def test_absurd_sizes_are_refused_before_they_get_memory(folder, monkeypatch, ke
         FitDiff.load(folder, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weights", 7),
+        ("weights", []),
+        ("denoiser.channel_multipliers", []),
+        ("autoencoder.channel_multipliers", []),
+        ("denoiser.heads", 0),
+        ("denoiser.channels", 0),
+        ("autoencoder.channels", 0),
+        ("schedule.steps", 0),
+        ("resolution", 0),
+        ("resolution", None),
+    ],
+)
+def test_values_that_make_no_model_are_refused(folder, key, value):
+    edit(folder, key, value)
+    with pytest.raises(CheckpointError):
+        FitDiff.load(folder, "cpu")
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("owned",)

@@ -1,12 +1,14 @@
 """Separate models for shape and reflectance: one budget, no crossing, and to callers one denoiser."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 from torch import nn
 
 from fitdiff.diffusion import ScaledLinear, conditioned
+from fitdiff.diffusion import separate as separate_module
 from fitdiff.diffusion.separate import SeparateDenoiser, build_separate, equal_budget_widths
 from fitdiff.diffusion.velocity import VelocityDenoiser
 from fitdiff.latent import LatentSpace
@@ -102,6 +104,34 @@ def test_two_networks_have_the_parameters_of_one(channels):
     together = sum(count(width, length) for width, length in zip(widths, (8, 16), strict=True))
     assert together == pytest.approx(count(channels, 24), rel=0.02)
     assert widths[0] <= widths[1] < channels
+
+
+@pytest.mark.parametrize(("channels", "lengths"), [(40, (8, 16)), (56, (8, 64)), (96, (16, 16))])
+def test_the_widths_are_the_best_of_all(channels, lengths):
+    """The most equal pair within 2%, then the closest one: all pairs of the roundest widths are tried."""
+
+    def count(width, length):
+        with torch.device("meta"):
+            network = build({**NODE, "channels": width}, "denoiser", length=length, embedding_dim=DIM)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    budget = count(channels, sum(lengths))
+    for step in (4, 2):
+        widths = range(-(-channels // (2 * step)) * step, channels, step)
+        counts = [{width: count(width, length) for width in widths} for length in lengths]
+        pairs = [(a, b) for a, b in itertools.product(widths, widths) if a <= b]
+        errors = {(a, b): abs((counts[0][a] + counts[1][b]) / budget - 1) for a, b in pairs}
+        good = [(b - a, error, (a, b)) for (a, b), error in errors.items() if error <= 0.02]
+        if good:
+            break
+    assert equal_budget_widths({**NODE, "channels": channels}, lengths, sum(lengths), DIM) == min(good)[2]
+
+
+def test_few_networks_are_built_for_it(monkeypatch):
+    built = []
+    monkeypatch.setattr(separate_module, "build", lambda *_, **options: built.append(0) or build(*_, **options))
+    equal_budget_widths({**NODE, "channels": 512}, (8, 16), 24, DIM)
+    assert len(built) < 30
 
 
 def test_without_a_width_to_narrow_the_message_says_so():
