@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,16 +26,18 @@ def on_main(work: Callable[[], T]) -> T:
 
     Collective: every process must call it. The result travels pickled, so it must be small.
     """
+    if not together():
+        return work()
     outcome: list[Any] = [None, None]
+    error = None
     if is_main():
         try:
             outcome[0] = work()
-        except Exception as error:
-            outcome[1] = error
-    if together():
-        dist.broadcast_object_list(outcome, src=0)
+        except Exception as caught:
+            error, outcome[1] = caught, _portable(caught)
+    dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
-        raise outcome[1]
+        raise outcome[1] if error is None else error
     return outcome[0]
 
 
@@ -51,10 +54,26 @@ def on_all(work: Callable[[], T]) -> T:
     except Exception as caught:
         error = caught
     errors: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(errors, error)
+    dist.all_gather_object(errors, None if error is None else _portable(error))
     if error is not None:
         raise error
     for process, other in enumerate(errors):
         if other is not None:
-            raise type(other)(f"process {process}: {other}")
+            raise _retold(other, f"process {process}: ")
     return result  # type: ignore[return-value]
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, if it can travel; else one that says the same."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of it
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _retold(error: Exception, prefix: str) -> Exception:
+    """The error with a longer message; of another class, if its own is not made from a message."""
+    try:
+        return type(error)(f"{prefix}{error}")
+    except TypeError:
+        return RuntimeError(f"{prefix}{type(error).__name__}: {error}")

@@ -24,6 +24,17 @@ def caught(work) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+class TwoWordsError(Exception):
+    """Pickles, but cannot be unpickled."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def two_words() -> None:
+    raise TwoWordsError("no", "luck")
+
+
 def scenario(rank: int, folder) -> dict[str, object]:
     seen: dict[str, object] = {"world": dist.get_world_size(), "main": is_main()}
     net = nn.Linear(3, 2)
@@ -52,6 +63,8 @@ def scenario(rank: int, folder) -> dict[str, object]:
     seen["on_main"] = on_main(lambda: rank)
     seen["on_main fails"] = caught(lambda: on_main(lambda: 1 // 0))
     seen["on_all"] = on_all(lambda: rank)
+    seen["stays here"] = caught(lambda: on_main(two_words))
+    seen["no message"] = caught(lambda: on_all(lambda: b"\xff".decode() if rank else ""))
     return seen
 
 
@@ -76,9 +89,16 @@ def test_two_processes_agree(tmp_path):
         assert seen["refused"].startswith(f"{CheckpointError.__name__}: ")
         assert "a: checkpoint 1, this run 2" in seen["refused"]
         assert "step 1 could not be saved" in seen["unwritable"]
-        assert "has" in seen["unreadable"]
+        assert "bytes, 7 were written" in seen["unreadable"]
         assert seen["on_main"] == 0
         assert seen["on_main fails"].startswith("ZeroDivisionError")
+    assert [first.pop("stays here"), second.pop("stays here")] == [
+        "TwoWordsError: no luck",
+        "RuntimeError: TwoWordsError: no luck",
+    ]
+    undecodable = "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"
+    assert first.pop("no message").startswith(f"RuntimeError: process 1: {undecodable}")
+    assert second.pop("no message").startswith(undecodable)
     assert first.pop("unreadable") == second.pop("unreadable").replace(": ", ": process 1: ", 1)
     assert first == second
     assert first["half"] == 3
