@@ -126,6 +126,7 @@ def run_prepare(config: DictConfig) -> None:
     from fitdiff.data.sources import build_data
     from fitdiff.model import versions_of
     from fitdiff.registry import build
+    from fitdiff.training.interruption import Interruption
 
     load_plugins()  # launchers run this in processes that know nothing yet
     if not 0 <= config.shard < config.shards:
@@ -135,7 +136,8 @@ def run_prepare(config: DictConfig) -> None:
     renderer = build(config.renderer, "renderer", topology=shape_model.topology)
     data, _ = build_data(config, shape_model, identity, renderer, versions_of(shape_model))
     if not config.check:
-        data.prepare(config.shard, config.shards)
+        with Interruption():
+            data.prepare(config.shard, config.shards)
     missing = data.missing()
     left = f"{len(missing)} files are missing, the first is {missing[0]}" if missing else "everything is there"
     if missing and config.check:
