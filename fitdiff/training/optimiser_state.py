@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from fitdiff.storage import CheckpointError
@@ -57,6 +58,15 @@ def unpack_optimisers(
             optimiser.load_state_dict({"state": state, "param_groups": values[name]["param_groups"]})
         except ValueError as error:
             raise CheckpointError(f"the state of optimiser {name!r} does not fit: {error}") from error
+        _lay_out(optimiser)
+
+
+def _lay_out(optimiser: Stateful) -> None:
+    """Moments get the strides of their parameters: files have none, and fused optimisers walk through memory blindly."""
+    for parameter, entry in getattr(optimiser, "state", {}).items():
+        for key, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _key(text: str) -> int | str:
