@@ -1,4 +1,4 @@
-"""Learning curves of a run: `python -m experiments.training.curves [run=outputs/fitdiff-laptop]`."""
+"""Learning curves of a run, also of one under way: `python -m experiments.training.curves [run=outputs/fitdiff-laptop]`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def _draw(options: Options, console: Console) -> None:
     run = Path(options.run)
     folders = json.loads((run / "stages.json").read_text())
     out = HERE / "pictures" if options.publish else run / "curves"
-    logs = {name: list(read_log(Path(folders[name]) / "log.jsonl")) for name in ("autoencoder", "diffusion")}
-    save_chart(autoencoder_chart(logs["autoencoder"]), out / "autoencoder.png")
-    save_chart(diffusion_chart(logs["diffusion"]), out / "diffusion.png")
+    files = {name: run / folders[name] / "log.jsonl" for name in CHARTS if name in folders}
+    logs = {name: list(read_log(file)) for name, file in files.items() if file.exists()}
+    for name, log in logs.items():
+        save_chart(CHARTS[name](log), out / f"{name}.png")
     text = f"Date: {date.today()}.\n\n" + "\n\n".join(tables(logs))
     if options.publish:
         replace_generated(HERE / "README.md", text)
@@ -65,7 +66,8 @@ def autoencoder_chart(log: Log) -> Figure:
     for name, colour in MAPS.items():
         quality.plot(*series(log, f"{HELD_OUT}psnr_{name}"), "o-", markersize=3, color=colour, label=name)
         _, pca = series(log, f"{HELD_OUT}psnr_{name}_pca")
-        quality.axhline(pca[-1], color=colour, linestyle=":", label=f"{name}, PCA")
+        for value in pca[-1:]:
+            quality.axhline(value, color=colour, linestyle=":", label=f"{name}, PCA")
     _finish(quality, "held-out PSNR, dB")
     codes.plot(*series(log, "perplexity"), label="perplexity, training batch", linewidth=0.8)
     codes.plot(*series(log, f"{HELD_OUT}perplexity"), "o-", markersize=3, label="perplexity, held-out people")
@@ -81,13 +83,18 @@ def diffusion_chart(log: Log) -> Figure:
     draw_losses(losses, log)
     noise.plot(*series(log, f"{HELD_OUT}noise_loss"), "o-", markersize=3, label="model")
     _, nothing = series(log, f"{HELD_OUT}noise_loss_predicting_nothing")
-    noise.axhline(nothing[-1], color="grey", linestyle=":", label="predicting nothing")
+    for value in nothing[-1:]:
+        noise.axhline(value, color="grey", linestyle=":", label="predicting nothing")
     _finish(noise, "held-out noise loss")
     for key, label in (("identity_cosine", "raw"), ("identity_cosine_centred", "centred")):
         identity.plot(*series(log, f"{HELD_OUT}{key}"), "o-", markersize=3, label=label)
     identity.set_ylim(top=1)
     _finish(identity, "identity cosine of samples, held-out people")
     return figure
+
+
+CHARTS = {"autoencoder": autoencoder_chart, "diffusion": diffusion_chart}
+"""Of the stages that train."""
 
 
 def draw_losses(axis: Axes, log: Log) -> None:
@@ -110,14 +117,19 @@ def smooth(points: Sequence[tuple[int, float]], window: int = 10) -> list[tuple[
 
 def tables(logs: Mapping[str, Log]) -> list[str]:
     """One table a stage: every held-out figure at the first, a middle and the last evaluation."""
-    return [_table(name, [e for e in log if any(k.startswith(HELD_OUT) for k in e)]) for name, log in logs.items()]
+    evaluated = {name: [e for e in log if any(k.startswith(HELD_OUT) for k in e)] for name, log in logs.items()}
+    return [_table(name, entries) for name, entries in evaluated.items() if entries]
 
 
 def _table(name: str, entries: Log) -> str:
     chosen = [entries[0], entries[len(entries) // 2], entries[-1]]
     keys = [key for key in chosen[-1] if key.startswith(HELD_OUT)]
-    rows = [[key.removeprefix(HELD_OUT), *(format(entry[key], ".4g") for entry in chosen)] for key in keys]
+    rows = [[key.removeprefix(HELD_OUT), *(_cell(entry.get(key)) for entry in chosen)] for key in keys]
     return markdown_table([f"{name}, held-out people", *(f"step {entry['step']}" for entry in chosen)], rows)
+
+
+def _cell(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _finish(axis: Axes, title: str) -> None:

@@ -122,8 +122,10 @@ def memory_advice(config: Mapping[str, Any], stage: str, processes: int) -> str:
     """The settings that decide how much memory a stage takes, with their values, and what to change first.
 
     Args:
-        config: of the run, plain. stage: name in `config["stage"]`. processes: that share the global batch.
+        config: of the run, plain. stage: of a training stage, or the latents. processes: that share the global batch.
     """
+    if stage not in config["stage"]:
+        return "Nothing of it trains: its memory depends on resolution alone"
     own, trainer = config["stage"][stage], config["trainer"]
     batch, parts = own["batch_size"], trainer["gradient_accumulation"]
     share = batch // processes

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +48,12 @@ class Pipeline:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        unknown = [stage for stage in config.model.stages if stage not in STAGES]
-        if unknown:
-            raise TrainingError(f"model.stages has {unknown}; expected a selection of {list(STAGES)}")
+        stages = list(config.model.stages)
+        if not stages or stages != list(STAGES[: len(stages)]):
+            raise TrainingError(
+                f"model.stages is {stages}; expected {list(STAGES)} or its beginning: a stage needs those before it, and "
+                "what is done already is skipped"
+            )
         self.config = config
         self.run_dir = Path(config.outputs) / config.name
         self.console = Console(stderr=True)
@@ -67,7 +73,7 @@ class Pipeline:
             InterruptedRun: a signal asked to stop; the same command continues.
         """
         with self.trainer.interruption:
-            return self._run([stage for stage in STAGES if stage in self.config.model.stages])
+            return self._run(list(self.config.model.stages))
 
     def _run(self, stages: list[str]) -> Path:
         self._describe(stages)
@@ -75,10 +81,12 @@ class Pipeline:
         tracker = build(self.config.tracker, "tracker")
         if self.trainer.is_main:
             tracker.start(self.run_dir, self.config.name, plain(self.config))
+            write_json(self.run_dir / "stages.json", self._stage_folders(stages))
         metrics: dict[str, Any] = {}
         try:
             for stage in stages:
-                metrics[stage] = getattr(self, f"_{stage}")(tracker)
+                with self._lack_of_memory_explained(stage):
+                    metrics[stage] = getattr(self, f"_{stage}")(tracker)
                 if self.trainer.is_main:
                     write_json(self.run_dir / "metrics.json", metrics)
         finally:
@@ -134,15 +142,7 @@ class Pipeline:
         processes = self.trainer.accelerator.num_processes
         origin = provenance(self.data_hash, self.model.versions, processes)
         start = time.perf_counter()
-        try:
-            trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            advice = memory_advice(plain(self.config), stage.name, processes)
-            raise TrainingError(
-                f"stage {stage.name} ran out of memory ({str(error).splitlines()[0]}). {advice}"
-            ) from error
+        trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
         seconds = time.perf_counter() - start
         stage.finish(trained.averages)
         if self.trainer.is_main:
@@ -151,6 +151,17 @@ class Pipeline:
             self._finish_stage(folder, trained.metrics | {"steps": stage.steps}, seconds)
         self.trainer.accelerator.wait_for_everyone()
         return json.loads((folder / "result.json").read_text())
+
+    @contextmanager
+    def _lack_of_memory_explained(self, stage: str) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            advice = memory_advice(plain(self.config), stage, self.trainer.accelerator.num_processes)
+            raise TrainingError(f"stage {stage} ran out of memory ({reason}). {advice}") from error
 
     # --- bookkeeping ---------------------------------------------------------------------------------------------
 
@@ -179,6 +190,10 @@ class Pipeline:
 
     def _folder(self, stage: str) -> Path:
         return Path(self.config.outputs) / "stages" / f"{stage}-{self._hash(stage)}"
+
+    def _stage_folders(self, stages: list[str]) -> dict[str, str]:
+        """Where each stage is, seen from the run's folder, so that both may be moved."""
+        return {stage: Path(os.path.relpath(self._folder(stage), self.run_dir)).as_posix() for stage in stages}
 
     def _finish_stage(self, folder: Path, metrics: dict[str, Any], seconds: float) -> None:
         write_json(folder / "config.json", plain(self.config))

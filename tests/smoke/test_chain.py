@@ -35,6 +35,8 @@ def configure(monkeypatch, entry: str, *overrides: str):
 
 def test_training_writes_a_model_its_metrics_and_an_offline_log(tiny_run):
     metrics = json.loads((tiny_run / "metrics.json").read_text())
+    for stage, folder in json.loads((tiny_run / "stages.json").read_text()).items():
+        assert json.loads((tiny_run / folder / "result.json").read_text()) == metrics[stage]
     assert set(metrics) == {"autoencoder", "latents", "diffusion"}
     assert metrics["autoencoder"]["psnr_diffuse"] > 10
     assert 0 < metrics["diffusion"]["noise_loss"] < 2

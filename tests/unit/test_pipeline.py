@@ -37,16 +37,43 @@ def test_what_changes_the_result_has_another_folder(override):
     assert all(mine != other for mine, other in zip(hashes(override), hashes(), strict=True))
 
 
+@pytest.mark.parametrize("stages", ["[latents,diffusion]", "[diffusion]", "[diffusion,autoencoder]", "[]", "[gan]"])
+def test_a_stage_is_never_run_without_those_before_it(stages):
+    with pytest.raises(TrainingError, match="or its beginning: a stage needs those before it"):
+        Pipeline(composed(f"model.stages={stages}"))
+
+
+def test_the_folders_of_stages_are_seen_from_the_runs(tmp_path):
+    mine = pipeline(f"outputs={tmp_path}")
+    mine.run_dir = tmp_path / "run"
+    for stage, folder in mine._stage_folders(["autoencoder", "diffusion"]).items():
+        assert (mine.run_dir / folder).resolve() == mine._folder(stage).resolve()
+        assert not folder.startswith("/")
+
+
 def test_ablations_of_the_diffusion_share_the_autoencoder():
     mine, other = hashes("stage.diffusion.id_weight=0"), hashes()
     assert mine[0] == other[0]
     assert mine[1] != other[1]
 
 
-def test_out_of_memory_names_the_settings(tmp_path):
-    bare = pipeline("scale=paper")
-    bare.model = SimpleNamespace(versions={})
-    bare.trainer = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2), run=lambda *_: torch.empty(2**60))
-    expected = r"stage diffusion ran out of memory \(.*\). A batch of 16 over 2 process.*gradient_accumulation=2 \(4 at"
-    with pytest.raises(TrainingError, match=expected):
-        bare._train(SimpleNamespace(name="diffusion"), tmp_path, None)
+def run_with(diffusion, *overrides):
+    """Run stages of which only the diffusion does something."""
+    bare = pipeline(*overrides)
+    accelerator = SimpleNamespace(num_processes=2)
+    bare.trainer, bare.data = SimpleNamespace(accelerator=accelerator, is_main=False), SimpleNamespace(prepare=list)
+    bare._autoencoder = bare._latents = lambda tracker: {}
+    bare._diffusion = diffusion
+    return bare._run(["autoencoder", "latents", "diffusion"])
+
+
+def bare_memory_error():
+    raise MemoryError  # as Python itself does
+
+
+@pytest.mark.parametrize(
+    ("lack", "reason"), [(lambda: torch.empty(2**60), ".*allocate.*"), (bare_memory_error, "MemoryError")]
+)
+def test_out_of_memory_names_the_settings(lack, reason):
+    with pytest.raises(TrainingError, match=rf"stage diffusion ran out of memory \({reason}\). A batch of 16 over 2 p"):
+        run_with(lambda tracker: lack(), "scale=paper")
