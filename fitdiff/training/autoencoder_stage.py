@@ -35,6 +35,9 @@ MAPS = ("diffuse", "specular", "normals")
 LINEAR_PEOPLE = 5000
 """People that start an autoencoder with a linear path: what it learns of 3000 is 0.3 dB worse on others."""
 
+CHUNK = 50
+"""People whose maps are read at once: 1000 would be 9 GB at 512 texels."""
+
 
 @register("stage", "autoencoder")
 class AutoencoderStage:
@@ -91,11 +94,10 @@ class AutoencoderStage:
         mean, std = _statistics(train)
         autoencoder.set_statistics(mean, std)
         if autoencoder.linear is not None:
-            sample = dequantise(train.gather(range(min(LINEAR_PEOPLE, self.n_samples)), ("maps",))["maps"])
             metric = torch.tensor(list(map_weights)).repeat_interleave(3)
-            autoencoder.linear.fit(autoencoder.standardise(sample.to(mean.device)), metric)
+            autoencoder.linear.fit(_standardised(autoencoder, train), metric)
         weight = torch.tensor(list(map_weights)) / std.clamp_min(autoencoder.scale_floor)
-        self.l1_weight = weight.repeat_interleave(3)[:, None, None]
+        self.l1_weight = weight.repeat_interleave(3)[:, None, None].to(autoencoder.mean.device)
 
     @property
     def layout(self) -> tuple[int, int | None]:
@@ -122,7 +124,7 @@ class AutoencoderStage:
         maps = dequantise(batch["maps"])
         output = self.modules["autoencoder"](maps)
         terms = {
-            "loss_l1": ((output.reconstruction - maps).abs() * self.l1_weight.to(maps.device)).mean(),
+            "loss_l1": ((output.reconstruction - maps).abs() * self.l1_weight).mean(),
             "loss_commitment": output.commitment_loss,
         }
         if self.perceptual_weight:
@@ -202,14 +204,25 @@ class AutoencoderStage:
         self.autoencoder.eval().requires_grad_(False)
 
 
-def _statistics(train: ShardedDataset, limit: int = 1000, chunk: int = 50) -> tuple[Tensor, Tensor]:
+def _statistics(train: ShardedDataset, limit: int = 1000) -> tuple[Tensor, Tensor]:
     """Mean map (9, R, R) and root mean square deviation of each of the three maps (3,), of up to `limit` people."""
     n = min(limit, len(train))
-    chunks = [range(i, min(i + chunk, n)) for i in range(0, n, chunk)]  # all at once would be 9 GB at 512 texels
-
-    def batches() -> Iterator[Tensor]:
-        return (dequantise(train.gather(indices, ("maps",))["maps"]) for indices in chunks)
-
-    mean = sum(maps.sum(0) for maps in batches()) / n
-    variance = sum((maps - mean).square().mean((2, 3)).sum(0) for maps in batches()) / n
+    mean = sum(maps.sum(0) for maps in _maps(train, n)) / n
+    variance = sum((maps - mean).square().mean((2, 3)).sum(0) for maps in _maps(train, n)) / n
     return mean, variance.view(3, 3).mean(1).sqrt()
+
+
+def _standardised(autoencoder: nn.Module, train: ShardedDataset) -> Tensor:
+    """(N, 9, R, R) maps of up to `LINEAR_PEOPLE`, as the autoencoder's networks see them and where they are."""
+    mean, n = autoencoder.mean, min(LINEAR_PEOPLE, len(train))
+    standard, done = mean.new_empty(n, *mean.shape), 0  # 12 GB at 256 texels: never twice
+    for maps in _maps(train, n):
+        standard[done : done + len(maps)] = autoencoder.standardise(maps.to(mean.device))
+        done += len(maps)
+    return standard
+
+
+def _maps(train: ShardedDataset, n: int) -> Iterator[Tensor]:
+    """(`CHUNK`, 9, R, R) maps of the first `n` people."""
+    for start in range(0, n, CHUNK):
+        yield dequantise(train.gather(range(start, min(start + CHUNK, n)), ("maps",))["maps"])

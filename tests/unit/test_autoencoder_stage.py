@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fitdiff.data.shards import dequantise
+from fitdiff.training.autoencoder_stage import AutoencoderStage
 from fitdiff.types import FaceMaps
 from tests.tiny_stages import BATCH, PEOPLE, Edges, autoencoder_stage, make_people, people_of
 
@@ -74,6 +75,27 @@ def test_held_out_figures(stage, folder):
     assert found["pca_numbers"] == PEOPLE - 1
     assert found["psnr_diffuse_pca"] > 60  # of the people that it was made of
     assert stage.monitor[0] in found
+
+
+class Linear:
+    """Stands in for the linear path: keeps what it is given."""
+
+    def fit(self, standard, metric):
+        self.standard = standard
+
+
+def test_the_linear_path_starts_from_all_people_where_the_network_is(stage, folder, monkeypatch):
+    people, autoencoder = people_of(folder), stage.autoencoder
+    monkeypatch.setattr("fitdiff.training.autoencoder_stage.CHUNK", 5)
+    autoencoder.linear = Linear()
+    AutoencoderStage(autoencoder, Edges(), people, people, 0, steps=1, epochs=None)
+    expected = autoencoder.standardise(dequantise(people.load("maps")))
+    torch.testing.assert_close(autoencoder.linear.standard, expected, rtol=0, atol=0)
+    # Arithmetic between that device and the CPU is an error, as with a GPU.
+    elsewhere = AutoencoderStage(autoencoder.to("meta"), Edges(), people, people, 0, steps=1, epochs=None)
+    assert autoencoder.linear.standard.shape == expected.shape
+    assert autoencoder.linear.standard.is_meta
+    assert elsewhere.l1_weight.is_meta
 
 
 def test_the_pca_is_made_once(stage, monkeypatch):
