@@ -48,8 +48,10 @@ def pca_psnr(
         gram += x @ x.T
         inner += y @ x.T
     k = min(numbers, len(maps) - 1)
-    variance, directions = (part.flip(-1)[..., :k] for part in torch.linalg.eigh(gram.double()))
-    weights = ((inner.double() @ directions) / variance.clamp_min(1e-9 * variance[0]) @ directions.T).float()
+    ascending, directions = torch.linalg.eigh(gram.double())
+    variance = ascending.clamp_min(1e-9 * ascending[-1]).flip(-1)[:k]  # of one person there are none: the mean is left
+    directions = directions.flip(-1)[:, :k]
+    weights = ((inner.double() @ directions) / variance @ directions.T).float()
     errors = [_squared_errors(*_centred(maps, truth, strip, device), weights) for strip in strips]
     pooled = -10 * (torch.stack(errors).sum(0) / truth[:, :3].numel()).log10()
     return {**dict(zip(("diffuse", "specular", "normals"), pooled.tolist(), strict=True)), "numbers": k}
@@ -58,7 +60,7 @@ def pca_psnr(
 def _load(data: ShardedDataset, limit: int) -> Tensor:
     """(N, 9, R, R) uint8 of the first people."""
     size = data.gather([0], ("maps",))["maps"].numel()
-    return data.gather(range(max(2, min(limit, len(data), MOST_BYTES // size))), ("maps",))["maps"]
+    return data.gather(range(min(limit, len(data), max(2, MOST_BYTES // size))), ("maps",))["maps"]
 
 
 def _strips(maps: Tensor, truth: Tensor) -> list[slice]:

@@ -42,6 +42,20 @@ def test_it_is_scikit_learns(people, monkeypatch, strip_values):
     assert found["numbers"] == 12
 
 
+@pytest.mark.parametrize(("n", "numbers"), [(1, 0), (2, 1)])
+def test_one_person_is_enough(people, n, numbers):
+    train, held_out = ShardedDataset(people[0].folder, n, n), ShardedDataset(people[1].folder, 1, 1)
+    write_tensors(shard_path(train.folder, 0), {"maps": people[0].load("maps")[:n]})
+    write_tensors(shard_path(held_out.folder, 0), {"maps": people[1].load("maps")[:1]})
+    found = pca.pca_psnr(train, held_out, numbers=12)
+    assert found["numbers"] == numbers
+    if n == 1:  # the person itself is all that is known
+        (ours,), (theirs,) = (dequantise(data.load("maps")) for data in (train, held_out))
+        ours, theirs = (FaceMaps.from_tensor(x[None]).to_images() for x in (ours, theirs))
+        expected = [-10 * (ours[name] - theirs[name]).square().mean().log10().item() for name in NAMES]
+        assert [found[name] for name in NAMES] == pytest.approx(expected, abs=2e-3)
+
+
 def test_people_and_memory_bound_the_components(people, monkeypatch):
     assert pca.pca_psnr(*people, numbers=500, limit=30)["numbers"] == 29
     monkeypatch.setattr(pca, "MOST_BYTES", 40 * 9 * 8 * 8)
