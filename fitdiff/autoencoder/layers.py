@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -42,7 +43,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        if self.checkpoint_activations and self.training:
+        # Not "while training": the diffusion stage sends gradients through a frozen decoder.
+        if self.checkpoint_activations and torch.is_grad_enabled():
             return self.skip(x_BCHW) + checkpoint(self.residual, x_BCHW, use_reentrant=False)
         return self.skip(x_BCHW) + self.residual(x_BCHW)
 
