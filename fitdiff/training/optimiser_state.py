@@ -62,7 +62,7 @@ def unpack_optimisers(
 
 
 def _lay_out(optimiser: Stateful) -> None:
-    """Moments get the strides of their parameters: files have none, and fused optimisers walk through memory blindly."""
+    """Give moments the strides of their parameters: files have none, and fused optimisers pair numbers by address."""
     for parameter, entry in getattr(optimiser, "state", {}).items():
         for key, value in entry.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

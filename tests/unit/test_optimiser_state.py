@@ -26,7 +26,8 @@ def test_a_restored_optimiser_steps_as_the_one_that_was_saved(layout, fused):
     other = copy.deepcopy(net)
     restored = torch.optim.Adam(other.parameters(), 0.1, fused=fused)
     # A file keeps numbers, not strides.
-    unpack_optimisers({name: tensor.contiguous() for name, tensor in tensors.items()}, values, {"adam": restored})
+    stored = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    unpack_optimisers(stored, values, {"adam": restored})
     for mine, theirs in ((net, optimiser), (other, restored)):
         step(mine, theirs)
     assert torch.equal(net.weight, other.weight)
