@@ -1,4 +1,4 @@
-"""Learning curves of a run, also of one under way: `python -m experiments.training.curves [run=outputs/fitdiff-laptop]`."""
+"""Learning curves of a run, finished or not: `python -m experiments.training.curves [run=outputs/fitdiff-laptop]`."""
 
 from __future__ import annotations
 

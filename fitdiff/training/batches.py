@@ -43,6 +43,5 @@ def load(batches: Batches, start: int, workers: int, pin_memory: bool) -> DataLo
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=leave_signals_to_parent,
-        persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
     )

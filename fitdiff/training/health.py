@@ -32,6 +32,7 @@ class Watch:
     Args:
         keys: samples of a step's global batch. newest: the newest checkpoint, for the message.
         patience: steps in a row in which gradients may overflow: 0, or more where a gradient scaler skips such steps.
+        skipped: steps that the run leaves out already, counted from 1, for the message.
 
     Attributes:
         stop: whether a process was asked to stop, as far as steps are judged.
@@ -43,8 +44,10 @@ class Watch:
         keys: Callable[[int], Sequence[int]],
         newest: Callable[[], Path | None],
         patience: int = 0,
+        skipped: Sequence[int] = (),
     ) -> None:
         self.accelerator, self.keys, self.newest, self.patience = accelerator, keys, newest, patience
+        self.skipped = skipped
         self.stop = False
         self._late = int(accelerator.device.type == "cuda")
         self._pending: deque[tuple[int, list[str], Callable[[], Tensor]]] = deque()
@@ -92,8 +95,10 @@ class Watch:
         left = f"the newest checkpoint, {newest}, is good" if newest else "there is no checkpoint yet"
         return (
             f"step {step + 1}: {', '.join(faults)} not finite, with training samples {samples[:SHOWN]}{more}. Nothing "
-            f"of it is saved; {left}. Try a lower learning_rate, a longer warm-up, or trainer.mixed_precision=no "
-            f"(it is {self.accelerator.mixed_precision})"
+            f"of it is saved; {left}. The same command meets the same numbers; with trainer.skip_steps="
+            f"{str([*self.skipped, step + 1]).replace(' ', '')} it continues, and leaves that step out. If others "
+            "follow, train anew, with a lower learning_rate, a longer warm-up, or trainer.mixed_precision=no (it is "
+            f"{self.accelerator.mixed_precision}): these begin another folder"
         )
 
 
@@ -126,15 +131,19 @@ def memory_advice(config: Mapping[str, Any], stage: str, processes: int) -> str:
     """
     if stage not in config["stage"]:
         return "Nothing of it trains: its memory depends on resolution alone"
-    own, trainer = config["stage"][stage], config["trainer"]
+    own, trainer, first = config["stage"][stage], config["trainer"], config["stage"].get("autoencoder", {})
     batch, parts = own["batch_size"], trainer["gradient_accumulation"]
     share = batch // processes
     finer = next((n for n in range(parts + 1, share + 1) if share % n == 0), None)
-    same = [f"trainer.gradient_accumulation={finer} ({share // finer} at once)"] if finer else []
+    parted = [f"trainer.gradient_accumulation={finer} ({share // finer} at once)"] if finer else []
+    adversary = first.get("adversarial_weight", 0) > 0
+    same = [] if adversary else parted
     if config["autoencoder"].get("checkpoint_activations") is False:
         same.append("autoencoder.checkpoint_activations=true")
     render = [f"stage.{stage}.render_samples={own['render_samples']}"] if "render_samples" in own else []
     other = [f"stage.{stage}.batch_size={batch}", *render, f"trainer.mixed_precision={trainer['mixed_precision']}"]
+    if adversary and parted:
+        other.append(f"{parted[0]}, which trains the autoencoder anew: its adversary sees one micro-batch at a time")
     return (
         f"A batch of {batch} over {processes} process(es) x trainer.gradient_accumulation={parts} is {share // parts} "
         f"sample(s) at once. The same training in less memory: {', '.join([*same, 'more processes'])}. "

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fitdiff.storage import CheckpointError
 from fitdiff.tracker import Tracker
 
 
@@ -24,15 +25,21 @@ class Log:
     def __init__(self, path: Path, step: int, name: str, tracker: Tracker) -> None:
         self.path, self.name, self.tracker = path, name, tracker
         self._last = step, time.perf_counter()
+        self._newest: tuple[int, set[str]] | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            os.truncate(path, sum(len(line) for line in _whole_lines(path) if json.loads(line)["step"] <= step))
+            kept = [(len(line), entry) for line, entry in _entries(path) if entry["step"] <= step]
+            os.truncate(path, sum(length for length, _ in kept))
+            self._newest = _kind(kept[-1][1]) if kept else None
 
     def write(self, values: Mapping[str, float], step: int) -> None:
-        """Add a line."""
-        entry = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        """Add a line; one of the same step and names as the newest is that one again, after a kill."""
+        entry = {"step": step, **{key: value if math.isfinite(value) else None for key, value in values.items()}}
+        if _kind(entry) == self._newest:
+            return
+        self._newest = _kind(entry)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **entry}) + "\n")
+            file.write(json.dumps(entry) + "\n")
         self.tracker.log({f"{self.name}/{key}": value for key, value in values.items()}, step)
 
     def steps_per_second(self, step: int) -> float:
@@ -42,10 +49,37 @@ class Log:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries in the order of their steps."""
-    return map(json.loads, _whole_lines(path))
+    """The entries in the order of their steps.
+
+    Raises:
+        CheckpointError: a line is damaged.
+    """
+    return (entry for _, entry in _entries(path))
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """Without the half line that a killed process may leave at the end."""
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+def training_seconds(path: Path, batch_size: int) -> float:
+    """Time that the steps took, of all sessions, and what was done between them."""
+    seconds, before = 0.0, 0
+    for entry in read_log(path):
+        if entry.get("samples_per_second"):
+            seconds += (entry["step"] - before) * batch_size / entry["samples_per_second"]
+            before = entry["step"]
+    return seconds
+
+
+def _entries(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Lines and what they say, without the half line that a killed process may leave at the end."""
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                entry = json.loads(line)
+                entry["step"] + 0
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path}, line {number} is damaged ({line[:60]!r}): delete that line; nothing depends on it"
+                ) from error
+            yield line, entry
+
+
+def _kind(entry: Mapping[str, Any]) -> tuple[int, set[str]]:
+    return entry["step"], set(entry)

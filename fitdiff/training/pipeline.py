@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -26,17 +28,22 @@ from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tens
 from fitdiff.training.health import TrainingError, is_out_of_memory, memory_advice
 from fitdiff.training.latents import VERSION as LATENTS_VERSION
 from fitdiff.training.latents import open_latents, write_latents
-from fitdiff.training.processes import on_main
+from fitdiff.training.log import training_seconds
+from fitdiff.training.processes import on_all, on_main
 from fitdiff.training.provenance import provenance
 from fitdiff.training.trainer import Trainer
 
 STAGES = ("autoencoder", "latents", "diffusion")
 TRAINING_KEYS = ("mixed_precision", "max_grad_norm", "ema_half_life")
 """Trainer settings that change the result. The others do not enter a stage's hash: logging and checkpoints, and
-gradient accumulation, compilation and the number of processes, which change no more than the rounding."""
+gradient accumulation, compilation and the number of processes, which change no more than the rounding; but see
+`_has_adversary`. Neither do skipped steps, which mend a run that must go on."""
 
 MEMORY_KEYS = ("checkpoint_activations",)
 """Settings of networks that trade time for memory and change nothing else."""
+
+PATIENCE = 30.0
+"""Seconds in which the loaders of a run that was killed, or a network's file system, let go of a folder."""
 
 
 class Pipeline:
@@ -51,8 +58,13 @@ class Pipeline:
         stages = list(config.model.stages)
         if not stages or stages != list(STAGES[: len(stages)]):
             raise TrainingError(
-                f"model.stages is {stages}; expected {list(STAGES)} or its beginning: a stage needs those before it, and "
-                "what is done already is skipped"
+                f"model.stages is {stages}; expected {list(STAGES)} or its beginning: a stage needs those before it, "
+                "and what is done already is skipped"
+            )
+        if config.trainer.mixed_precision == "fp16" and _has_adversary(config):
+            raise TrainingError(
+                "trainer.mixed_precision=fp16: the gradients that weigh the adversary vanish in it, for they are taken "
+                "without its scale: give bf16, no, or stage.autoencoder.adversarial_weight=0"
             )
         self.config = config
         self.run_dir = Path(config.outputs) / config.name
@@ -77,6 +89,7 @@ class Pipeline:
 
     def _run(self, stages: list[str]) -> Path:
         self._describe(stages)
+        self._tell_of_waiting()
         on_main(self.data.prepare)
         tracker = build(self.config.tracker, "tracker")
         if self.trainer.is_main:
@@ -115,12 +128,10 @@ class Pipeline:
         start = time.perf_counter()
         accelerator = self.trainer.accelerator
         for split, data in self._splits().items():
-            write_latents(self.model, data, folder / split, accelerator.process_index, accelerator.num_processes)
-        accelerator.wait_for_everyone()
-        if self.trainer.is_main:
-            shape = [len(self.data.train), *self.model.latent.latent_shape]
-            self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start)
-        accelerator.wait_for_everyone()
+            share = accelerator.process_index, accelerator.num_processes
+            on_all(partial(write_latents, self.model, data, folder / split, *share))
+        shape = [len(self.data.train), *self.model.latent.latent_shape]
+        on_main(lambda: self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start))
         return json.loads((folder / "result.json").read_text())
 
     def _diffusion(self, tracker: Any) -> dict[str, Any]:
@@ -141,15 +152,17 @@ class Pipeline:
     def _train(self, stage: Any, folder: Path, tracker: Any) -> dict[str, Any]:
         processes = self.trainer.accelerator.num_processes
         origin = provenance(self.data_hash, self.model.versions, processes)
-        start = time.perf_counter()
-        trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
-        seconds = time.perf_counter() - start
-        stage.finish(trained.averages)
-        if self.trainer.is_main:
-            product = {key: getattr(self.model, key) for key in stage.product}
-            write_tensors(folder / "weights.safetensors", pack_modules(product))
-            self._finish_stage(folder, trained.metrics | {"steps": stage.steps}, seconds)
-        self.trainer.accelerator.wait_for_everyone()
+        with _alone_in(folder):
+            trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
+            stage.finish(trained.averages)
+
+            def finish() -> None:
+                product = {key: getattr(self.model, key) for key in stage.product}
+                write_tensors(folder / "weights.safetensors", pack_modules(product))
+                seconds = training_seconds(folder / "log.jsonl", stage.batch_size)
+                self._finish_stage(folder, trained.metrics | {"steps": stage.steps}, seconds)
+
+            on_main(finish)
         return json.loads((folder / "result.json").read_text())
 
     @contextmanager
@@ -178,6 +191,8 @@ class Pipeline:
             "perceptual": plain(config.perceptual),
             "stage": {"autoencoder": plain(config.stage["autoencoder"])},
         }
+        if trainer["gradient_accumulation"] != 1 and _has_adversary(config):
+            decides["trainer"]["gradient_accumulation"] = trainer["gradient_accumulation"]
         if stage == "latents":
             decides["files"] = LATENTS_VERSION
         if stage == "diffusion":
@@ -219,6 +234,17 @@ class Pipeline:
             f" · {self.trainer.accelerator.num_processes} × {self.trainer.accelerator.device.type}"
         )
 
+    def _tell_of_waiting(self) -> None:
+        processes = self.trainer.accelerator.num_processes
+        missing = len(self.data.missing()) if self.trainer.is_main and processes > 1 else 0
+        if missing:
+            self.console.print(
+                f"the main process makes {missing} files of people; the others wait for trainer.patience="
+                f"{self.config.trainer.patience:g} seconds, and then end the run. Where that is too short, make them "
+                "beforehand: prepare.py (docs/data.md)",
+                soft_wrap=True,
+            )
+
     def _report(self, metrics: dict[str, Any]) -> None:
         if not self.trainer.is_main:
             return
@@ -230,3 +256,33 @@ class Pipeline:
         self.console.print(
             f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}"
         )
+
+
+def _has_adversary(config: DictConfig) -> bool:
+    """Whether the autoencoder's training depends on micro-batches: see `autoencoder_stage`."""
+    return config.stage.autoencoder.get("adversarial_weight", 0) > 0
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other run trains in the folder: they would cut each other's log and delete each other's checkpoints.
+
+    Raises:
+        TrainingError: one does.
+    """
+    lock = FileLock(folder / ".lock", timeout=PATIENCE)
+
+    def acquire() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise TrainingError(
+                f"another run is training {folder}: wait for its end, and this command takes its result"
+            ) from error
+
+    on_main(acquire)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -32,7 +32,7 @@ from fitdiff.training.health import TrainingError, Watch
 from fitdiff.training.interruption import InterruptedRun, Interruption
 from fitdiff.training.log import Log
 from fitdiff.training.order import step_seed
-from fitdiff.training.processes import on_main
+from fitdiff.training.processes import on_all, on_main
 from fitdiff.training.stage import Stage, describe
 
 OVERFLOWS = 20
@@ -62,6 +62,8 @@ class Trainer:
         compile: let torch.compile build the trained networks; on a CPU it needs a C++ compiler.
         log_every, preview_every, evaluate_every, checkpoint_every: in steps; the last step has all four.
         keep_last, keep_best: checkpoints that stay: the newest, and the best by the held-out metric of the stage.
+        skip_steps: steps, counted from 1, whose batch is left out and changes no weight, in every stage: the way past
+            one whose numbers are not finite. The message names it.
         loader_workers: processes that read batches ahead of each training process; 0 reads in the loop.
         patience: seconds that processes wait for the main one while it makes people, evaluates and draws previews.
         cpu: use no GPU.
@@ -81,6 +83,7 @@ class Trainer:
         checkpoint_every: int = 5_000,
         keep_last: int = 2,
         keep_best: int = 1,
+        skip_steps: tuple[int, ...] = (),
         loader_workers: int = 0,
         patience: float = 7200.0,
         cpu: bool = False,
@@ -104,6 +107,7 @@ class Trainer:
             "log": log_every, "preview": preview_every, "evaluate": evaluate_every, "checkpoint": checkpoint_every,
         }  # fmt: skip
         self.keep = {"keep_last": keep_last, "keep_best": keep_best}
+        self.skip_steps = list(skip_steps)
         self.interruption = Interruption()
         self.console = Console(stderr=True, highlight=False)
 
@@ -143,22 +147,27 @@ class Trainer:
             saved["gradient-scale"] = GradientScale(scaler)
         checkpoints = Checkpoints(folder, config, provenance, **self.keep, monitor=stage.monitor)
         start = checkpoints.resume(saved, optimisers)
-        log = Log(folder / "log.jsonl", start, stage.name, tracker) if self.is_main else None
-        watch = Watch(self.accelerator, batches.keys, checkpoints.newest, 0 if scaler is None else OVERFLOWS)
+        log = on_all(lambda: Log(folder / "log.jsonl", start, stage.name, tracker) if self.is_main else None)
+        patience = 0 if scaler is None else OVERFLOWS
+        watch = Watch(self.accelerator, batches.keys, checkpoints.newest, patience, self.skip_steps)
         loader = load(batches, start, self.loader_workers, pin_memory=self.accelerator.device.type == "cuda")
         metrics = None
         with self._wrapped(stage), self._progress(stage, start) as show, self.interruption.deferred():
             for step, micro_batches in enumerate(loader, start):
                 torch.manual_seed(step_seed(seed, step, self.accelerator.process_index))
-                losses, stepped = self._descend(stage, micro_batches, step)
-                rate = stage.learning_rate(step)
-                norms = update({name: optimisers[name] for name in stepped}, rate, self.max_grad_norm, scaler)
-                for name, ema in emas.items():
-                    ema.update(raw[name], step)
+                rate, skipped = stage.learning_rate(step), step + 1 in self.skip_steps
+                if skipped:
+                    losses, norms = {"skipped": torch.ones(())}, {}
+                else:
+                    losses, stepped = self._descend(stage, micro_batches, step)
+                    norms = update({name: optimisers[name] for name in stepped}, rate, self.max_grad_norm, scaler)
+                    for name, ema in emas.items():
+                        ema.update(raw[name], step)
                 watch.submit(step, losses, norms, stop=self.interruption.requested is not None)
 
                 done = step + 1
                 due = {event for event, every in self.every.items() if done % every == 0 or done == stage.steps}
+                due |= {"log"} if skipped else set()
                 watch.judge(wait=bool(due))
                 if "log" in due:
                     values = self._mean_over_processes({**losses, **norms})

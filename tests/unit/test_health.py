@@ -86,5 +86,11 @@ def test_the_advice_keeps_the_training_the_same_first():
     assert "A batch of 24 over 8 process(es) x trainer.gradient_accumulation=1 is 3 sample(s) at once" in advice
     assert "trainer.gradient_accumulation=3 (1 at once), autoencoder.checkpoint_activations=true, more" in advice
     assert "stage.diffusion.batch_size=24, stage.diffusion.render_samples=None, trainer.mixed_precision=no" in advice
+    config["stage"]["autoencoder"]["adversarial_weight"] = 0.8
+    advice = memory_advice(config, "diffusion", processes=8)
+    assert "The same training in less memory: autoencoder.checkpoint_activations=true, more processes" in advice
+    assert advice.endswith(
+        "=3 (1 at once), which trains the autoencoder anew: its adversary sees one micro-batch at a time"
+    )
     config["trainer"]["gradient_accumulation"] = 8
     assert "gradient_accumulation=16" not in memory_advice(config, "autoencoder", processes=1)

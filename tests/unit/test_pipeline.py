@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from fitdiff.training.health import TrainingError
-from fitdiff.training.pipeline import Pipeline
+from fitdiff.training.pipeline import Pipeline, _alone_in
 from tests.smoke.test_configs import composed
 
 
@@ -24,12 +25,42 @@ def hashes(*overrides):
 @pytest.mark.parametrize(
     "override",
     [
-        "trainer.compile=true", "trainer.gradient_accumulation=2", "trainer.loader_workers=3", "trainer.log_every=1",
+        "trainer.compile=true", "trainer.gradient_accumulation=1", "trainer.skip_steps=[3,5]",
+        "trainer.loader_workers=3", "trainer.log_every=1",
         "trainer.keep_last=5", "autoencoder.checkpoint_activations=true",
     ],
 )  # fmt: skip
 def test_what_changes_no_more_than_rounding_continues_the_same_run(override):
     assert hashes(override) == hashes()
+
+
+def test_accumulation_is_rounding_unless_there_is_an_adversary():
+    two, without = "trainer.gradient_accumulation=2", "stage.autoencoder.adversarial_weight=0"
+    assert hashes(two, without) == hashes(without)
+    assert all(mine != other for mine, other in zip(hashes(two), hashes(), strict=True))
+
+
+def test_half_precision_without_the_range_that_an_adversary_needs_is_refused():
+    with pytest.raises(TrainingError, match="fp16: the gradients that weigh the adversary vanish"):
+        Pipeline(composed("trainer.mixed_precision=fp16"))
+
+
+def test_two_runs_never_train_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("fitdiff.training.pipeline.PATIENCE", 0.0)
+    folder = tmp_path / "stages" / "diffusion-0"
+    message = f"another run is training {folder}"
+    with _alone_in(folder), pytest.raises(TrainingError, match=message), _alone_in(folder):
+        pytest.fail("it trains")
+    with _alone_in(folder):
+        pass
+
+
+def test_who_waits_for_people_is_told_how_long(capsys):
+    bare = pipeline()
+    bare.trainer = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2), is_main=True)
+    bare.data, bare.console = SimpleNamespace(missing=lambda: ["a", "b"]), Console(stderr=True)
+    bare._tell_of_waiting()
+    assert "makes 2 files of people; the others wait for trainer.patience=7200 seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("override", ["seed=1", "trainer.mixed_precision=bf16", "autoencoder.channels=16"])

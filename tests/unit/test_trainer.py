@@ -158,6 +158,26 @@ def test_numbers_that_are_not_finite_end_the_run_and_are_not_saved(whole, tmp_pa
     assert_same(whole, resumed)
 
 
+def test_a_step_can_be_left_out(tmp_path):
+    def train_with(at, folder, **options):
+        return train(folder, Sabotaged(at, lambda: float("nan")), checkpoint_every=10, **options)
+
+    with pytest.raises(TrainingError, match=r"with trainer.skip_steps=\[34\] it continues"):
+        train_with(33, tmp_path / "a")
+    train_with(33, tmp_path / "a", skip_steps=(34,))
+    entries = list(read_log(tmp_path / "a" / "log.jsonl"))
+    assert [entry["step"] for entry in entries if entry.get("skipped")] == [34]
+    assert all(entry["loss"] > 0 for entry in entries if entry["step"] == 40 and "learning_rate" in entry)
+    with pytest.raises(TrainingError, match=r"step 41: .*with trainer.skip_steps=\[34,41\] it continues"):
+        train_with(40, tmp_path / "b", skip_steps=(34,))
+    # Leaving the 60th out leaves the weights of the 59th.
+    last, before = Sabotaged(59, lambda: float("nan")), ToyStage()
+    train(tmp_path / "c", last, skip_steps=(60,))
+    train(tmp_path / "d", before, checkpoint_every=59)
+    tensors = load_file(tmp_path / "d" / "step-00000059" / "state.safetensors")
+    assert last.net.weight.item() == tensors["net/weight"].item() != before.net.weight.item()
+
+
 def test_a_launcher_that_shards_weights_is_refused(fresh_accelerate, monkeypatch):
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
     with pytest.raises(TrainingError, match=r"FSDP.*give launch/ddp.yaml"):
@@ -193,6 +213,12 @@ def test_an_evaluation_gives_way_to_a_signal(whole, tmp_path, during, saved):
     resumed = ToyStage()
     assert train(tmp_path, resumed).metrics == whole.trained.metrics
     assert_same(whole, resumed)
+    evaluated = [entry["step"] for entry in read_log(tmp_path / "log.jsonl") if "held_out/error" in entry]
+    assert evaluated == sorted(set(evaluated))
+    assert evaluated[-1] == 60
+    size = (tmp_path / "log.jsonl").stat().st_size
+    train(tmp_path, ToyStage())  # as after a kill between the last checkpoint and the stage's result
+    assert (tmp_path / "log.jsonl").stat().st_size == size
 
 
 class Convolutions(nn.Module):
