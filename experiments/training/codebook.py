@@ -72,7 +72,7 @@ WAYS: dict[str, Callable[[int, int], VectorQuantiser]] = {
     "moving average": lambda size, dim: VectorQuantiser(size, dim, dead_below=0.0),
     "gradients": GradientQuantiser,
 }
-SETTINGS = ((True, 1024), (True, 16384), (False, 16384))
+SETTINGS = ((True, 16384), (False, 16384), (True, 1024))
 """Linear path or not, and the size of the codebook."""
 
 STYLES = dict(zip(WAYS, ("-", "--", ":"), strict=True))
