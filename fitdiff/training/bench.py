@@ -34,9 +34,11 @@ from fitdiff.training.bench_steps import (
     kinds_of_steps,
     people_and_model,
     period_of,
+    samples_of_run,
     stage_of,
     stage_step,
 )
+from fitdiff.training.descent import graphs_kept
 from fitdiff.training.stage import Stage
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16}
@@ -60,7 +62,6 @@ class Options:
     patience: float = 20.0  # seconds after which a table's turns end early
     people: int = 64  # to make and read, of each scale in steps
     n: int = 10_000  # people of the run whose days are foretold
-    epochs: float = 800.0  # of that run
     largest: bool = torch.cuda.is_available()  # also look for the largest batch that fits into the GPU's memory
 
 
@@ -97,6 +98,10 @@ class Bench:
 
     def measure(self, contenders: Mapping[str, Contender]) -> dict[str, Measured]:
         """Count, then compile if asked, then weigh, then take turns."""
+        with graphs_kept():
+            return self._measure(contenders)
+
+    def _measure(self, contenders: Mapping[str, Contender]) -> dict[str, Measured]:
         flop, memory = {}, {}
         for name, contender in contenders.items():
             with FlopCounterMode(display=False) as counter:
@@ -116,24 +121,24 @@ class Bench:
             for name, c in contenders.items()
         }
 
-    def table(self, title: str, measured: Mapping[str, Measured], against: str) -> Table:
-        """A row a contender; `speed` is that of `against` multiplied."""
+    def table(self, title: str, measured: Mapping[str, Measured], against: str, run: float) -> Table:
+        """A row a contender; `speed` is that of `against` multiplied, `days` those of a run of so many samples."""
         options = self.options
         where = f"{self.device.type}, {torch.get_num_threads()} threads, precision {options.mixed_precision}"
         where += ", compiled" if options.compile else ""
         caption = (
             f"fastest / median of at most {options.repeats} turns; {where}; peak {self.peak / 1e9:.0f} GFLOP/s; "
-            f"days: {options.epochs:g} epochs of {options.n:,} people on this device"
+            f"days: {run / options.n:.3g} epochs of {options.n:,} people on this device"
         )
         table = Table(title=title, caption=caption)
         table.add_column("step", no_wrap=True)
         for column in COLUMNS:
             table.add_column(column, justify="right", no_wrap=True)
         for name, m in measured.items():
-            table.add_row(name, *self._cells(m, measured[against]))
+            table.add_row(name, *self._cells(m, measured[against], run))
         return table
 
-    def _cells(self, m: Measured, against: Measured) -> list[str]:
+    def _cells(self, m: Measured, against: Measured, run: float) -> list[str]:
         n, rate = m.contender.samples, m.flop / m.fastest
         parameters = m.contender.parameters
         return [
@@ -145,7 +150,7 @@ class Bench:
             f"{rate / 1e9:.0f}",
             f"{rate / self.peak:.0%}",
             "" if m.bytes is None else f"{m.bytes / 1e6:.0f}",
-            f"{self.options.n * self.options.epochs / m.samples_per_second / 86400:.2f}",
+            f"{run / m.samples_per_second / 86400:.2f}",
         ]
 
 
@@ -170,11 +175,14 @@ def race(bench: Bench, scale: str, console: Console) -> Iterator[Table]:
     """Both networks of a scale beside their rivals; a rival that is not installed is named and left out."""
     for title, make in (("autoencoder", autoencoders), ("denoiser", denoisers)):
         torch.manual_seed(0)
-        contenders, missing = make(compose_scale(scale), bench.accelerator, bench.options.batch)
+        config = compose_scale(scale)
+        contenders, missing = make(config, bench.accelerator, bench.options.batch)
         if missing:
             console.print(missing)
         batch = contenders["ours"].samples
-        yield bench.table(f"{title}, scale={scale}, batch {batch}", bench.measure(contenders), list(contenders)[-1])
+        measured = bench.measure(contenders)
+        run = samples_of_run(config, "autoencoder" if title == "autoencoder" else "diffusion", bench.options.n)
+        yield bench.table(f"{title}, scale={scale}, batch {batch}", measured, list(contenders)[-1], run)
 
 
 def whole_steps(bench: Bench, scale: str) -> Iterator[Table]:
@@ -186,7 +194,8 @@ def whole_steps(bench: Bench, scale: str) -> Iterator[Table]:
         make = {"accelerator": bench.accelerator, "people": people, "model": model, "config": config}
         measured, batch = _stage_steps(bench, name, make)
         plain = next(iter(measured))
-        yield bench.table(f"{name} stage, scale={scale}, batch {batch}", measured, plain)
+        run = samples_of_run(config, name, bench.options.n)
+        yield bench.table(f"{name} stage, scale={scale}, batch {batch}", measured, plain, run)
         appetites[name] = (stage_of(name, **make), measured[list(measured)[-1]].samples_per_second)
     yield loader_table(appetites, scale)
     if bench.options.largest and bench.device.type == "cuda":
@@ -233,15 +242,19 @@ def _read(batches: Batches, steps: int) -> None:
         batches[step]
 
 
+HEAVIEST: dict[str, dict] = {"autoencoder": {"discriminator_start": 0}, "diffusion": {}}
+"""With these settings, the last step of a stage's period has all of its terms."""
+
+
 def largest_table(bench: Bench, scale: str, make: dict) -> Table:
-    """Doubles each stage's batch until the GPU's memory is full."""
+    """Doubles each stage's batch until the GPU's memory is full, in the steps that take most of it."""
     table = Table("stage", "largest batch that fits", title=f"memory, scale={scale}")
     for name in ("autoencoder", "diffusion"):
         fits, batch = 0, 1
         try:
             while batch <= 4096:
-                stage = stage_of(name, **make, batch_size=batch)
-                stage_step(stage, 0, bench.accelerator).step()
+                stage = stage_of(name, **make, batch_size=batch, **HEAVIEST[name])
+                stage_step(stage, period_of(stage) - 1, bench.accelerator).step()
                 fits, batch = batch, 2 * batch
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()

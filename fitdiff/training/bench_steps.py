@@ -24,7 +24,7 @@ from fitdiff.training.batches import Batches
 from fitdiff.training.descent import update
 from fitdiff.training.ema import Ema
 from fitdiff.training.rivals import count_parameters, unet1d, vq_model
-from fitdiff.training.stage import Stage
+from fitdiff.training.stage import Stage, count_steps
 
 CONF = Path(__file__).parents[2] / "conf"
 FREE_PARTS = ("identity.weights=random", "perceptual=efficientnet_lite0")
@@ -195,6 +195,12 @@ def kinds_of_steps(stage: Stage) -> dict[str, tuple[int, float]]:
         first, share = kinds.get(key := "with " + (" and ".join(on) or "noise alone"), (step, 0.0))
         kinds[key] = (first, share + 1 / period_of(stage))
     return kinds
+
+
+def samples_of_run(config: DictConfig, name: str, n: int) -> float:
+    """Samples that a stage of a scale takes altogether when it trains on `n` people."""
+    node = config.stage[name]
+    return node.batch_size * count_steps(node.steps, node.epochs, n, node.batch_size)
 
 
 def period_of(stage: Stage) -> int:

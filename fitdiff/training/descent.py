@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -40,6 +41,20 @@ def update(
     if scaler is not None:
         scaler.update()
     return norms
+
+
+@contextmanager
+def graphs_kept() -> Iterator[None]:
+    """Within, compiled networks may be gone back through twice, as VQGAN's adaptive weight does.
+
+    Else the first backward pass would overwrite what the second needs. The tag keeps networks compiled here apart from
+    others in torch's cache, whose key does not tell: gradients would be wrong.
+    """
+    with (
+        torch._functorch.config.patch(donated_buffer=False),
+        torch.compiler.config.patch(cache_key_tag="graphs are kept"),
+    ):
+        yield
 
 
 class GradientScale:

@@ -26,7 +26,7 @@ from fitdiff.registry import register
 from fitdiff.tracker import Tracker
 from fitdiff.training.batches import Batches, load
 from fitdiff.training.checkpoint import Checkpoints
-from fitdiff.training.descent import GradientScale, update
+from fitdiff.training.descent import GradientScale, graphs_kept, update
 from fitdiff.training.ema import Ema
 from fitdiff.training.health import TrainingError, Watch
 from fitdiff.training.interruption import InterruptedRun, Interruption
@@ -253,17 +253,12 @@ class Trainer:
     def _wrapped(self, stage: Stage) -> Iterator[None]:
         """The stage's modules made distributed, of mixed precision and compiled as asked; plain again afterwards."""
         raw = dict(stage.modules)
-        for name, module in raw.items():
-            if self.compile:
-                module.compile()  # in place: names of weights and all other methods stay as they are
-            stage.modules[name] = self.accelerator.prepare_model(module)
         try:
-            # A stage may go back through one graph twice (VQGAN's adaptive weight); compiled ones would overwrite it.
-            # The tag keeps ours apart from such in torch's cache, whose key does not tell: gradients would be wrong.
-            with (
-                torch._functorch.config.patch(donated_buffer=False),
-                torch.compiler.config.patch(cache_key_tag="graphs are kept"),
-            ):
+            for name, module in raw.items():
+                if self.compile:
+                    module.compile()  # in place: names of weights and all other methods stay as they are
+                stage.modules[name] = self.accelerator.prepare_model(module)
+            with graphs_kept():
                 yield
         finally:
             for module in stage.modules.values():

@@ -1,5 +1,7 @@
 """The training benchmark: fair rivals, counted work, filled tables."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from rich.console import Console
@@ -14,7 +16,7 @@ from fitdiff.training.bench_steps import Contender, compose_scale, kinds_of_step
 def quick(monkeypatch):
     """A bench on the CPU whose machine makes 4 GFLOP/s."""
     monkeypatch.setattr(bench, "matrix_peak", lambda device, dtype: 4e9)
-    return Bench(Options(device="cpu", repeats=1, patience=0.0, n=86_400, epochs=1.0))
+    return Bench(Options(device="cpu", repeats=1, patience=0.0, n=86_400))
 
 
 @pytest.mark.parametrize("scale", ["laptop", "base", "paper"])
@@ -70,7 +72,7 @@ def test_flop_of_a_step_are_counted(quick):
 def test_a_row_says_what_was_measured(quick):
     ours = Measured(Contender(lambda: None, 10, (nn.Linear(1000, 1000, bias=False),)), 2.0, 3.0, 4e9, 5e6)
     theirs = Measured(ours.contender, 4.0, 4.0, 4e9, None)
-    table = quick.table("title", {"ours": ours, "theirs": theirs}, "theirs")
+    table = quick.table("title", {"ours": ours, "theirs": theirs}, "theirs", run=86_400)
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows[0] == ("ours", "1.00 M", "0.40", "200.0 / 300.0", "5.0", "2.00", "2", "50%", "5", "0.20")
     assert rows[1][5] == "1.00"
@@ -98,6 +100,32 @@ def test_an_average_step_is_made_of_its_kinds():
     fast, slow = (Measured(Contender(lambda: None, 1, ()), t, 2 * t, 10 * t, t) for t in (1.0, 5.0))
     mean = bench._average({"fast": fast, "slow": slow}, {"fast": 0.75, "slow": 0.25})
     assert (mean.fastest, mean.median, mean.flop, mean.bytes) == (2.0, 4.0, 20.0, 5.0)
+
+
+def test_a_run_is_as_long_as_its_stage():
+    base, laptop = compose_scale("base"), compose_scale("laptop")
+    assert bench_steps.samples_of_run(base, "autoencoder", 16_000) == 40 * 16_000
+    assert bench_steps.samples_of_run(base, "diffusion", 16_000) == 200 * 16_000
+    assert bench_steps.samples_of_run(laptop, "autoencoder", 16_000) == 700 * 16
+
+
+def test_the_heaviest_step_has_all_terms():
+    assert kinds_of_steps(Stage())["with render and verts"][0] == period_of(Stage()) - 1
+    heavy = SimpleNamespace(name="autoencoder", adversarial_weight=0.8, steps=1, **bench.HEAVIEST["autoencoder"])
+    assert kinds_of_steps(heavy)["with discriminator"] == (period_of(heavy) - 1, 1.0)
+
+
+def test_compiled_networks_are_measured_in_steps_that_go_back_twice(quick, monkeypatch):
+    seen = []
+
+    def step():
+        seen.append(torch._functorch.config.donated_buffer)
+
+    quick.options.compile = True
+    monkeypatch.setattr(bench, "peak_memory", lambda step, device: None)
+    quick.measure({"it": Contender(step, 1, (nn.Linear(1, 1),))})
+    assert len(seen) > 2
+    assert not any(seen)
 
 
 def test_unknown_precision():
