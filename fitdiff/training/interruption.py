@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -66,6 +68,20 @@ class Interruption:
 
 
 def leave_signals_to_parent(_: int = 0) -> None:
-    """Start of a worker process: a scheduler signals every process, but the parent decides when work ends."""
+    """Start of a worker process: a scheduler signals every process, but the parent decides when work ends.
+
+    So only the parent's SIGTERM ends it, or anyone's once the parent is gone. Where the sender cannot be known (macOS,
+    Windows), SIGTERM stays as it is.
+    """
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent == os.getppid():
+        pass
+    os._exit(0)

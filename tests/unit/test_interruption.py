@@ -1,12 +1,14 @@
 """Signals: at once where nothing is at stake, at the end of a step where something is."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
-from fitdiff.training.interruption import InterruptedRun, Interruption
+from fitdiff.training.interruption import InterruptedRun, Interruption, leave_signals_to_parent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1, and kills by SIGTERM")
 
@@ -80,3 +82,28 @@ def test_an_error_is_not_hidden_by_a_signal():
 
     with pytest.raises(ZeroDivisionError):
         run_deferred(work)
+
+
+def echo(pipe):
+    """A worker that never ends by itself."""
+    leave_signals_to_parent()
+    while True:
+        pipe.send(pipe.recv())
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not tell who sent a signal")
+def test_a_worker_ends_when_its_parent_says_so_and_not_when_a_scheduler_does():
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=echo, args=(theirs,), daemon=True)
+    worker.start()
+    for word in ("TERM", "INT", "USR1", "TERM"):
+        ours.send(word)
+        assert ours.recv() == word
+        subprocess.run(["kill", f"-{word}", str(worker.pid)], check=True)
+    ours.send("still there")
+    assert ours.recv() == "still there"
+    while worker.exitcode is None:  # a signal that comes while another is pending is lost in it
+        worker.terminate()
+        worker.join(0.1)
+    assert worker.exitcode == 0
