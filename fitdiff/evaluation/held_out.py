@@ -45,7 +45,7 @@ def noise_losses(model: Any, denoiser: Denoiser, gather: Gather, n: int) -> dict
     schedule, used = model.schedule, model.latent.used
     rounds = -(-LEAST_EVALUATIONS // n)
     totals = torch.zeros(2, dtype=torch.float64, device=model.device)
-    for people in chunks(n, model.config["resolution"]):
+    for people in chunks(n):
         index = torch.arange(people.start, people.stop)
         z0, embeddings = (x.to(model.device) for x in gather(people))
         for i in range(rounds):

@@ -12,13 +12,15 @@ class Ema:
     """Average of a module's weights with a half-life counted in images, so that batch size does not change it.
 
     Args:
-        module: copied; buffers follow the module as they are.
+        module: its weights are copied; its buffers are shared, so that they are always the module's.
         half_life: images after which a weight's influence has halved.
         batch_size: images a step.
     """
 
     def __init__(self, module: nn.Module, half_life: float, batch_size: int) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        for mine, theirs in zip(self.module.modules(), module.modules(), strict=True):
+            mine._buffers = theirs._buffers
         self.decay = 0.5 ** (batch_size / half_life)
 
     @torch.no_grad()
@@ -27,5 +29,3 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged = [p for p in self.module.parameters()]
         torch._foreach_lerp_(averaged, [p.detach() for p in module.parameters()], 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
-            mine.copy_(theirs)

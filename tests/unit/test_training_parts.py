@@ -1,6 +1,7 @@
 """Pieces of the trainer that have closed forms: averages, learning rates."""
 
 import pytest
+import torch
 from torch import nn
 
 from fitdiff.training.ema import Ema
@@ -15,6 +16,18 @@ def test_ema_has_the_half_life_it_says():
     for _ in range(10):  # 160 images, far beyond the warm-up
         ema.update(module, step=10_000)
     assert ema.module.weight.item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_buffers_are_those_of_the_module_without_a_copy():
+    module = nn.Sequential(nn.BatchNorm1d(3))
+    ema = Ema(module, half_life=160, batch_size=16)
+    module.train()(torch.randn(8, 3))
+    ema.update(module, step=0)
+    assert not ema.module.training
+    for name, buffer in module.named_buffers():
+        assert buffer.data_ptr() == ema.module.get_buffer(name).data_ptr()
+    module[0].running_mean = torch.ones(3)  # also one that is replaced
+    assert torch.equal(ema.module[0].running_mean, torch.ones(3))
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
