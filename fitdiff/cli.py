@@ -20,7 +20,7 @@ from fitdiff.registry import ComponentError, load_plugins
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing says when a disk, a quota or a file-size limit is used up."""
 
-PATH_KEYS = ("photo", "out", "checkpoint", "data.path", "data.url", "data.cache", "shape_model.path")
+PATH_KEYS = ("photo", "out", "checkpoint", "outputs", "data.path", "data.url", "data.cache", "shape_model.path")
 """Overrides whose value is a file name: quoted on the user's behalf."""
 
 
