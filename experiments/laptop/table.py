@@ -15,10 +15,10 @@ from rich.console import Console
 
 from experiments.report import markdown_table
 from fitdiff.data.people import People
+from fitdiff.data.sources import build_data
 from fitdiff.evaluation.pca import pca_psnr
 from fitdiff.evaluation.people import METHODS, RidgeRegression, compare
 from fitdiff.model import FitDiff
-from fitdiff.registry import build
 from fitdiff.storage import write_json
 from fitdiff.training.latents import encode_maps
 
@@ -45,16 +45,8 @@ class Options:
 def load_run(run: Path) -> tuple[FitDiff, People, dict[str, Any]]:
     """The model of a run, the data it was trained on, and its metrics."""
     model = FitDiff.load(run / "model")
-    config = json.loads((run / "model" / "config.json").read_text())
-    people = build(
-        config["data"],
-        "data",
-        shape_model=model.shape_model,
-        identity=model.identity,
-        renderer=model.renderer,
-        resolution=config["resolution"],
-        fingerprint=config["fingerprint"],
-    )
+    config = OmegaConf.create(json.loads((run / "model" / "config.json").read_text()))
+    people, _ = build_data(config, model.shape_model, model.identity, model.renderer, model.versions)
     people.prepare()
     return model, people, json.loads((run / "metrics.json").read_text())
 

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from pygltflib import GLTF2
 
+from experiments.laptop.table import load_run
 from fitdiff.cli import guarded, prepare, run_fit, run_sample
 from tests.conftest import ROOT, TINY, run
 
@@ -44,6 +45,13 @@ def test_training_writes_a_model_its_metrics_and_an_offline_log(tiny_run):
     assert (tiny_run / "model" / "weights.safetensors").exists()
     assert list((tiny_run / "wandb").glob("offline-run-*"))
     assert list((tiny_run.parent / "stages").glob("diffusion-*/previews/samples-*.png"))
+
+
+def test_experiments_find_the_people_of_a_run(tiny_run):
+    model, people, metrics = load_run(tiny_run)
+    assert (len(people.train), len(people.held_out)) == (20, 10)
+    assert people.train.gather([0], ("embedding",))["embedding"].shape[-1] == model.identity.dim
+    assert metrics["diffusion"]["steps"] == 8
 
 
 def test_the_same_command_skips_what_is_done(tiny_run):
