@@ -174,8 +174,6 @@ def _refuse_nested_targets(value: Any, kind: str, top: bool = True) -> None:
 
 
 def _refuse_options(what: str, component: Callable[..., Any], options: Mapping[str, Any], runtime: Any) -> None:
-    if unset := [name for name, value in options.items() if value == MISSING]:
-        raise ComponentError(f"{what}: {unset} must be given")
     if missing := [name for name in _runtime_parameters(component) if name not in runtime]:
         raise ComponentError(f"{what}: needs run-time objects {missing} that the caller did not pass")
     known = [name for name in _parameters(component) if name not in _runtime_parameters(component)]

@@ -1,5 +1,6 @@
 """Tests run on the CPU, offline, on one thread a worker (two workers on two cores would otherwise fight)."""
 
+import json
 import os
 import subprocess
 import sys
@@ -61,3 +62,9 @@ def tiny_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     run("train.py", *TINY, f"outputs={folder}", f"data.cache={folder}/cache")
     return folder / "tiny"
+
+
+def stage_folder(outputs: Path, stage: str) -> Path:
+    """Folder of a stage of the run `tiny`; stages of other runs may lie beside it."""
+    run_folder = outputs / "tiny"
+    return run_folder / json.loads((run_folder / "stages.json").read_text())[stage]

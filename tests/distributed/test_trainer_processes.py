@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fitdiff.training.log import read_log
-from tests.conftest import ROOT, TINY, run, stop_when
+from tests.conftest import ROOT, TINY, run, stage_folder, stop_when
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows kills by SIGTERM")
 
@@ -36,14 +36,14 @@ def launch(*arguments):
 
 def losses(outputs, stage):
     """Step and loss of each line of the log."""
-    (path,) = outputs.glob(f"stages/{stage}-*/log.jsonl")
+    path = stage_folder(outputs, stage) / "log.jsonl"
     loss = f"total_{NETWORK[stage]}"
     return torch.tensor([[entry["step"], entry[loss]] for entry in read_log(path) if loss in entry])
 
 
 def weights(outputs, stage):
     """All of a stage in one vector, but the codebook: there, latents that lie between two codes may flip."""
-    (path,) = outputs.glob(f"stages/{stage}-*/weights.safetensors")
+    path = stage_folder(outputs, stage) / "weights.safetensors"
     return torch.cat([v.float().flatten() for k, v in load_file(path).items() if "quantiser" not in k])
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TINY, run, stop_when
+from tests.conftest import TINY, run, stage_folder, stop_when
 
 
 def weights(outputs, stage):
-    return load_file(next(outputs.glob(f"stages/{stage}-*/weights.safetensors")))
+    return load_file(stage_folder(outputs, stage) / "weights.safetensors")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows kills by SIGTERM")

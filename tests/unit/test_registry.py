@@ -99,7 +99,6 @@ def test_a_component_owns_what_it_gets():
             {"_target_": f"{__name__}.Toy", "widht": 1},
             r"no option .*widht.*it has .*width",
         ),
-        ({"_target_": f"{__name__}.Toy", "path": "???"}, r"\['path'\] must be given"),
     ],
 )
 def test_options_that_do_not_fit_are_named(node, message):
