@@ -67,7 +67,7 @@ def main() -> None:
     model, people, metrics = load_run(Path(options.run))
     autoencoder, diffusion = metrics["autoencoder"], metrics["diffusion"]
     numbers = int(np.prod(model.autoencoder.latent_shape))
-    pca = pca_psnr(people.train, people.held_out, numbers)
+    pca = pca_psnr(people.train, people.held_out, numbers, limit=len(people.train))
     names = ("diffuse", "specular", "normals")
     psnr_rows = [
         ["mean map", "0", *(f"{autoencoder[f'psnr_{m}_mean_map']:.1f}" for m in names)],

@@ -88,7 +88,7 @@ def _start(start: Callable[..., None], *arguments: Any) -> None:
 
 def _end_with_parent() -> None:
     """A parent that is killed can tell nobody."""
-    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    multiprocessing.parent_process().join()
     os._exit(1)
 
 

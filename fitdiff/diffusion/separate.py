@@ -39,7 +39,7 @@ class SeparateDenoiser(nn.Module):
 
     def __init__(self, networks: Sequence[Denoiser], parts: Sequence[slice], pads: Sequence[int]) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)  # type: ignore[arg-type]
+        self.networks = nn.ModuleList(networks)
         self.parts, self.pads = tuple(parts), tuple(pads)
 
     @property

@@ -138,7 +138,7 @@ def read_pickle(path: Path, skip: int = 0) -> dict[str, Any]:
             content = _plain(_Unpickler(file, encoding="latin1").load())
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can make its reader raise anything
         raise ModelFileError(f"{path}: damaged, or not a pickle of arrays: {type(error).__name__}: {error}") from None
     if isinstance(content, list) and len(content) == 1:
         # An `.npy` file of one object pickles an array around it.

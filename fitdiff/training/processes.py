@@ -33,7 +33,7 @@ def on_main(work: Callable[[], T]) -> T:
     if is_main():
         try:
             outcome[0] = work()
-        except Exception as caught:
+        except Exception as caught:  # whatever it is, every process raises it
             error, outcome[1] = caught, _portable(caught)
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
@@ -51,7 +51,7 @@ def on_all(work: Callable[[], T]) -> T:
     result, error = None, None
     try:
         result = work()
-    except Exception as caught:
+    except Exception as caught:  # raised again below, once all know of it
         error = caught
     errors: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, None if error is None else _portable(error))
@@ -60,7 +60,7 @@ def on_all(work: Callable[[], T]) -> T:
     for process, other in enumerate(errors):
         if other is not None:
             raise _retold(other, f"process {process}: ")
-    return result  # type: ignore[return-value]
+    return result
 
 
 def _portable(error: Exception) -> Exception:
