@@ -1,8 +1,8 @@
 """The registry names components: Hydra composes and types their configs, `build` makes them.
 
 `@register(kind, name)` turns a constructor into a config: parameters with defaults become typed fields of
-``<kind>=<name>``; a default of `MISSING` marks one that must be given, and the component says what is wanted where it is
-not; parameters without a default are run-time objects that the caller passes to `build`. Installed packages add
+``<kind>=<name>``; a default of `MISSING` marks one that must be given, and the component says what is wanted where it
+is not; parameters without a default are run-time objects that the caller passes to `build`. Installed packages add
 components through the entry-point group `fitdiff.plugins`.
 """
 
