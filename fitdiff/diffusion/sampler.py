@@ -6,6 +6,7 @@ A sampler sees numbers only, never a network or a condition: guidance wraps the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -153,6 +154,28 @@ class Diffusers:
         return self._scheduler.step(eps, t, z_t, return_dict=False, **extra)[0]
 
 
+@dataclass(frozen=True)
+class Known:
+    """Parts of z that are given: the reverse process fills in the rest (replacement, as in Lugmayr et al. 2022).
+
+    Attributes:
+        z: (P, N) clean latents. mask: (N,) or (P, N) bool, True where z is given.
+    """
+
+    z: Tensor
+    mask: Tensor
+
+    def at(self, schedule: Schedule, z_t: Tensor, t: int, noise: Tensor) -> Tensor:
+        """z_t with the known parts as they are at step t under the given noise (P, N); t = -1: clean."""
+        known = self.z if t < 0 else schedule.add_noise(self.z, t, noise)
+        return torch.where(self.mask, known, z_t)
+
+    def repeat(self, samples: int) -> Known:
+        """Each person `samples` times, side by side."""
+        mask = self.mask if self.mask.ndim == 1 else self.mask.repeat_interleave(samples, 0)
+        return Known(self.z.repeat_interleave(samples, 0), mask)
+
+
 def sample(
     eps_function: EpsFunction,
     sampler: Sampler,
@@ -160,6 +183,7 @@ def sample(
     z_T: Tensor,
     n_steps: int,
     generator: torch.Generator | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Run the reverse process from noise to a clean latent.
 
@@ -170,6 +194,7 @@ def sample(
         z_T: (B, N) standard normal noise.
         n_steps: number of network evaluations.
         generator: of the noise that stochastic samplers add.
+        known: parts of z that are given.
 
     Returns:
         (B, N) z_0.
@@ -177,9 +202,10 @@ def sample(
     z = z_T
     steps = sampler.timesteps(schedule, n_steps)
     for t, t_prev in zip(steps, (*steps[1:], -1), strict=True):
+        z = z if known is None else known.at(schedule, z, t, z_T)
         eps = eps_function(z, torch.full((len(z),), t, device=z.device))
         z = sampler.step(schedule, z, t, t_prev, eps, generator)
-    return z
+    return z if known is None else known.at(schedule, z, -1, z_T)
 
 
 def conditioned(denoiser: Denoiser, embedding_BD: Tensor | None, guidance_scale: float = 1.0) -> EpsFunction:
