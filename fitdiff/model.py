@@ -108,7 +108,11 @@ class FitDiff(nn.Module):
 
     def maps(self, z_BN: Tensor) -> FaceMaps:
         """Decode the reflectance maps of z. Differentiable."""
-        return FaceMaps.from_tensor(self.autoencoder.decode(self.latent.unpack(z_BN)[1]))
+        return self.decode(self.latent.unpack(z_BN)[1])
+
+    def decode(self, latent_BChw: Tensor) -> FaceMaps:
+        """Decode the reflectance maps of map latents (B, C, h, w). Differentiable."""
+        return FaceMaps.from_tensor(self.autoencoder.decode(latent_BChw))
 
     def vertices(self, z_BN: Tensor, expression_BE: Tensor | None = None) -> Tensor:
         """(B, V, 3) mm vertices of z. Differentiable."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fitdiff.alignment.camera import estimate_focal, estimate_pose_and_expression
 from fitdiff.alignment.crop import crop_transform
-from fitdiff.alignment.face import FaceCrop, find_face, square_crop
+from fitdiff.alignment.face import DetectedFace, FaceCrop, find_face, square_crop
 from fitdiff.alignment.photo import Photo
 from fitdiff.colour import srgb_to_linear
 from fitdiff.diffusion.sampler import conditioned
@@ -31,17 +31,21 @@ def observe(
     """Find and crop the face of each photo.
 
     Returns:
-        The observation on the model's device, the crops (with what leads back to the photo), and notes.
+        What `observe_faces` gives, and notes.
 
     Raises:
         PhotoError: a photo has no usable face.
     """
     faces = [find_face(photo, detector, landmark_detector) for photo in photos]
+    return *observe_faces(faces, model, size), [note for face in faces for note in face.notes]
+
+
+def observe_faces(faces: Sequence[DetectedFace], model: Any, size: int) -> tuple[Observation, FaceCrop]:
+    """Crop faces to `size` pixels a side: the observation on the model's device, and what leads back to the photos."""
     crops = FaceCrop.cat([square_crop(face, size) for face in faces]).to(model.device)
     transform = crop_transform(model.identity, crops.landmarks)
     features = observed_features(model, crops.image, transform)
-    notes = [note for face in faces for note in face.notes]
-    return Observation(crops.image, crops.landmarks, transform, features), crops, notes
+    return Observation(crops.image, crops.landmarks, transform, features), crops
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ from rich.table import Table
 from torch import Tensor
 
 from fitdiff.alignment.crop import crop, crop_transform
-from fitdiff.alignment.face import FaceCrop
+from fitdiff.alignment.face import DetectedFace, FaceCrop, find_face
 from fitdiff.alignment.photo import Photo, load_photo
 from fitdiff.avatar import Avatar, expression_offsets, save_glb, save_maps, save_obj
 from fitdiff.avatar.pictures import comparison, save_png
 from fitdiff.avatar.relight import frontal_camera, standard_views, studio_lighting
-from fitdiff.diffusion.sampler import conditioned, sample
+from fitdiff.diffusion.sampler import Known, conditioned, sample
 from fitdiff.evaluation.metrics import identity_cosine, landmark_error
-from fitdiff.fitting import FitProblem, FitResult, OnStep
-from fitdiff.observe import first_scene, observe
+from fitdiff.fitting import FitProblem, FitResult, OnStep, first_noise
+from fitdiff.observe import first_scene, observe_faces
 from fitdiff.registry import build
 from fitdiff.storage import write_json
-from fitdiff.types import Camera, Lighting, Observation, composite
+from fitdiff.types import Camera, GuidanceTerm, Lighting, Observation, composite
 
 CHOICES = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Kinds that a call of `fit_photo` may choose anew."""
@@ -37,13 +37,21 @@ PICTURE_SIZE = 512
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Several fits of one person: z (K, N), and the loss G (K,) of each in its own fitted scene."""
+
+    z: Tensor
+    G: Tensor
+
+
+@dataclass(frozen=True)
 class PhotoFit:
     """One fitted photo.
 
     Attributes:
         model: that made it. photo, crop, observation: what was fitted. result: of the fit; batch of one.
         metrics: `id_cosine` and `landmark_error` of the fit and of its baselines. seconds: of all, and of the guidance.
-        notes: what a user should know.
+        notes: what a user should know. candidates: all samples, where more than one was drawn.
     """
 
     model: Any
@@ -54,6 +62,7 @@ class PhotoFit:
     metrics: dict[str, Any]
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    candidates: Candidates | None = None
 
     def avatar(self) -> Avatar:
         """The neutral face with its expressions as blendshapes."""
@@ -120,66 +129,125 @@ class PhotoFit:
         return table
 
 
-def fit_photo(
-    model: Any,
-    photo: Photo | str | Path | np.ndarray,
-    *,
-    seed: int = 0,
-    on_step: OnStep | None = None,
-    **choices: Mapping[str, Any] | None,
-) -> PhotoFit:
-    """Fit one photo: `FitDiff.fit`.
+def fit_photo(model: Any, photo: Photo | str | Path | np.ndarray, **options: Any) -> PhotoFit:
+    """Fit the largest face of one photo: `FitDiff.fit`.
 
     Args:
         photo: a path, a `Photo`, or a uint8 RGB array (H, W, 3).
-        seed: of the noise that the reverse diffusion starts from.
-        on_step: progress callback.
-        choices: config nodes that replace the checkpoint's `sampler`, `guidance`, `fitting`, `detector`, `landmarks`.
+        options: of `fit_faces`.
 
     Raises:
         PhotoError: the photo cannot be read or has no usable face.
         ComponentError: a choice is not registered.
     """
-    start = time.perf_counter()
     if isinstance(photo, (str, Path)):
         photo = load_photo(photo)
     elif isinstance(photo, np.ndarray):
         photo = Photo(photo)
+    nodes = {key: options.get(key) or model.config[key] for key in ("detector", "landmarks")}
+    face = find_face(photo, *(build(node, kind) for kind, node in nodes.items()))
+    return fit_faces(model, [face], **options)[0]
+
+
+def fit_faces(
+    model: Any,
+    faces: Sequence[DetectedFace],
+    *,
+    shared: bool = False,
+    samples: int = 1,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    known: Known | None = None,
+    terms: Mapping[str, GuidanceTerm] | None = None,
+    **choices: Mapping[str, Any] | None,
+) -> list[PhotoFit]:
+    """Fit faces of photos, all at once.
+
+    Args:
+        faces: from `alignment.face.find_face`.
+        shared: they are of one person: one z for all, a scene for each.
+        samples: fits of each person from as many noises; the one with the least G is the result, all are `candidates`.
+        seed: of the noise that the reverse diffusion starts from; a fit does not depend on what it is batched with.
+        on_step: progress callback.
+        known: parts of z that are given.
+        terms: guidance terms beside the chosen ones.
+        choices: config nodes that replace the checkpoint's `sampler`, `guidance`, `fitting`; `detector` and `landmarks`
+            are of no use here.
+
+    Returns:
+        One fit a face, in order.
+    """
+    start = time.perf_counter()
     nodes = {key: choices.get(key) or model.config[key] for key in CHOICES}
-    sampler, fitting, detector, landmarks = (
-        build(nodes[k], k) for k in ("sampler", "fitting", "detector", "landmarks")
-    )
-    terms = {name: build(node, "guidance") for name, node in nodes["guidance"].items()}
-    observation, face_crop, notes = observe([photo], model, detector, landmarks, fitting.size)
-    scene = first_scene(model, observation, face_crop.principal_point, face_crop.focal)
-    problem = FitProblem(model, terms, observation, scene)
+    sampler, fitting = (build(nodes[k], k) for k in ("sampler", "fitting"))
+    guidance = {name: build(node, "guidance") for name, node in nodes["guidance"].items()} | dict(terms or {})
+    observation, crops = observe_faces(faces, model, fitting.size)
+    scene = first_scene(model, observation, crops.principal_point, crops.focal)
+    people = 1 if shared else len(faces)
+    person = torch.zeros(len(faces), dtype=torch.int64, device=model.device) if shared else None
+    problem = FitProblem(model, guidance, observation, scene, person=person, known=known)
     guided_from = time.perf_counter()
-    result = fitting(problem, sampler, torch.Generator().manual_seed(seed), on_step)
+    noise = first_noise(model, people, samples, seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    result = fitting(problem.repeat(samples), sampler, noise, generator, on_step)
+    best, candidates = _choose(problem, result, samples)
     fitted = time.perf_counter()
-    notes += [f"G_vgg is {term.name}" for name, term in terms.items() if name == "vgg"]
-    metrics = _metrics(problem, result, sampler, fitting.steps, seed)
-    seconds = {"guidance": fitted - guided_from, "total": time.perf_counter() - start}
-    return PhotoFit(model, photo, face_crop, observation, result, metrics, seconds, notes)
+    metrics = _metrics(problem, best, sampler, fitting.steps, noise[::samples])
+    about_terms = tuple(f"G_vgg is {term.name}" for name, term in guidance.items() if name == "vgg")
+    now = time.perf_counter()
+    seconds = {"guidance": (fitted - guided_from) / len(faces), "total": (now - start) / len(faces)}
+    rows = torch.arange(len(faces), device=model.device)[:, None]
+    fits = []
+    for i, face in enumerate(faces):
+        who = 0 if shared else i
+        figures = {key: {name: values[i] for name, values in row.items()} for key, row in metrics.items()}
+        one = best.select(rows[who], rows[i])
+        notes = [*face.notes, *about_terms]
+        fits.append(
+            PhotoFit(
+                model, face.photo, crops[rows[i]], observation[rows[i]], one, figures, seconds, notes, candidates[who]
+            )
+        )
+    return fits
+
+
+def _choose(problem: FitProblem, result: FitResult, samples: int) -> tuple[FitResult, list[Candidates | None]]:
+    """The best sample of each person by G at the result, and all of each person."""
+    if samples == 1:
+        return result, [None] * len(result.z)
+    with torch.no_grad():
+        losses = torch.stack(list(problem.repeat(samples).losses(result.z, result.scene).values())).sum(0)
+    G = losses.view(-1, samples)
+    best = G.argmin(1)
+    people, photos = (torch.arange(len(k), device=k.device) * samples + k for k in (best, problem.of_photos(best)))
+    candidates = [Candidates(z, g) for z, g in zip(result.z.view(len(G), samples, -1), G, strict=True)]
+    return result.select(people, photos), candidates
 
 
 @torch.no_grad()
-def _metrics(problem: FitProblem, result: FitResult, sampler: Any, steps: int, seed: int) -> dict[str, Any]:
-    """The fit beside an unguided sample and the mean face (z = 0), all in the fitted scene."""
+def _metrics(
+    problem: FitProblem, result: FitResult, sampler: Any, steps: int, noise: Tensor
+) -> dict[str, dict[str, list[float]]]:
+    """The fits beside unguided samples and the mean face (z = 0), all in the fitted scenes; a number a photo."""
     model, observation = problem.model, problem.observation
     target = observation.features.embedding
-    noise = torch.randn(1, model.latent.length, generator=torch.Generator().manual_seed(seed)).to(model.device)
-    unguided = sample(conditioned(model.denoiser, target), sampler, model.schedule, noise, steps)
+    unguided = sample(conditioned(model.denoiser, problem.embedding), sampler, model.schedule, noise, steps)
     rows = {"guided": result.z, "unguided": unguided, "mean_face": torch.zeros_like(result.z)}
     keys = ("id_cosine", "id_cosine_centred", "id_cosine_frontal", "landmark_error")
-    figures: dict[str, dict[str, float]] = {key: {} for key in keys}
+    figures: dict[str, dict[str, list[float]]] = {key: {} for key in keys}
     for name, z in rows.items():
         prediction = problem.predict(z, result.scene)
         embedding = prediction.features.embedding
-        figures["id_cosine"][name] = identity_cosine(embedding, target).item()
-        figures["id_cosine_centred"][name] = identity_cosine(embedding, target, model.embedding_mean).item()
-        figures["id_cosine_frontal"][name] = identity_cosine(frontal_embedding(model, z), target).item()
-        figures["landmark_error"][name] = landmark_error(prediction.rendering.landmarks, observation.landmarks).item()
-    return {key: {name: round(value, 4) for name, value in row.items()} for key, row in figures.items()}
+        frontal = problem.of_photos(frontal_embedding(model, z))
+        values = (
+            identity_cosine(embedding, target),
+            identity_cosine(embedding, target, model.embedding_mean),
+            identity_cosine(frontal, target),
+            landmark_error(prediction.rendering.landmarks, observation.landmarks),
+        )
+        for key, value in zip(keys, values, strict=True):
+            figures[key][name] = [round(x, 4) for x in value.tolist()]
+    return figures
 
 
 def render_embedding(model: Any, z: Tensor, camera: Camera, lighting: Lighting, expression: Tensor | None, size: int = 224, background: Tensor | float = 0.5) -> Tensor:  # fmt: skip # noqa: E501

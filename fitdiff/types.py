@@ -265,10 +265,16 @@ class Observation(TensorRecord):
 
 @dataclass(frozen=True)
 class Prediction(TensorRecord):
-    """The current estimate as guidance terms see it: the rendering in the observation's frame, and its features."""
+    """The current estimate as guidance terms see it.
+
+    Attributes:
+        rendering: in the observation's frame. features: of the aligned crop of it, laid over the photo.
+        maps: reflectance of the person in each photo; None where nothing was decoded.
+    """
 
     rendering: Rendering
     features: IdentityFeatures
+    maps: FaceMaps | None = None
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def solve(method: str, problem: FitProblem, ridge: RidgeRegression, seed: int = 
     z, scene = torch.zeros(len(embedding), model.latent.length, device=model.device), problem.scene
     if method in ("guided", "adam"):
         node = model.config["fitting"] if method == "guided" else config_of("fitting", "adam")
-        result = build(node, "fitting")(problem, sampler, generator)
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        result = build(node, "fitting")(problem, sampler, noise, generator)
         z, scene = result.z, result.scene
     elif method == "ridge":
         z = ridge(embedding)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fitdiff.diffusion.sampler import DDIM
+from fitdiff.diffusion.sampler import DDIM, Known, sample
 from fitdiff.diffusion.schedule import ScaledLinear
 from fitdiff.fitting import LIGHT_STRENGTH, AdamFitting, FitProblem, GuidedFitting, SceneOptimiser
 from fitdiff.types import Camera, IdentityFeatures, Lighting, Observation, Scene
@@ -28,7 +28,8 @@ class TargetProblem(FitProblem):
     """G = 4 |z0 - target|^2 per photo: no rendering, a known minimum."""
 
     def losses(self, z0, scene):
-        return {"distance": 4 * (z0 - self.observation.image[:, 0, 0]).square().sum(1)}
+        distance = 4 * (self.of_photos(z0) - self.observation.image[:, 0, 0]).square().sum(1)
+        return {"distance": self.per_person(distance)}
 
 
 def scene(batch: int) -> Scene:
@@ -48,12 +49,16 @@ def problem(target):
     return TargetProblem(model, {}, observation, scene(len(target)), fit_scene=False)
 
 
+def noise(target):
+    return torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize("through_unet", [True, False])
 def test_guidance_reaches_the_target(through_unet):
     target = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
     fitting = GuidedFitting(steps=50, scale=1.0, through_unet=through_unet)
-    result = fitting(problem(target), DDIM(), torch.Generator().manual_seed(0))
-    unguided = GuidedFitting(steps=50, scale=0.0)(problem(target), DDIM(), torch.Generator().manual_seed(0))
+    result = fitting(problem(target), DDIM(), noise(target))
+    unguided = GuidedFitting(steps=50, scale=0.0)(problem(target), DDIM(), noise(target))
     assert (result.z - target).norm() < 0.25 * (unguided.z - target).norm()
     assert len(result.history) == 50
     assert result.history[-1]["G"].mean() < result.history[0]["G"].mean()
@@ -62,11 +67,8 @@ def test_guidance_reaches_the_target(through_unet):
 def test_without_guidance_it_is_plain_ddim():
     target = torch.zeros(2, 8)
     p = problem(target)
-    z = GuidedFitting(steps=20, scale=0.0)(p, DDIM(), torch.Generator().manual_seed(5)).z
-    from fitdiff.diffusion.sampler import sample
-
-    noise = torch.randn(2, 8, generator=torch.Generator().manual_seed(5))
-    expected = sample(p.model.denoiser, DDIM(), p.model.schedule, noise, 20)
+    z = GuidedFitting(steps=20, scale=0.0)(p, DDIM(), noise(target)).z
+    expected = sample(p.model.denoiser, DDIM(), p.model.schedule, noise(target), 20)
     assert torch.allclose(z, expected, atol=1e-6)
 
 
@@ -74,21 +76,21 @@ def test_photos_of_a_batch_do_not_influence_each_other():
     target = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
     far = torch.stack([target[0], 100 * target[1]])
     fit = GuidedFitting(steps=10, scale=0.5)
-    first = fit(problem(target), DDIM(), torch.Generator().manual_seed(0)).z[0]
-    beside_outlier = fit(problem(far), DDIM(), torch.Generator().manual_seed(0)).z[0]
+    first = fit(problem(target), DDIM(), noise(target)).z[0]
+    beside_outlier = fit(problem(far), DDIM(), noise(target)).z[0]
     assert torch.allclose(first, beside_outlier, atol=1e-6)
 
 
 def test_adam_balances_target_and_prior():
     target = torch.full((1, 4), 2.0)
-    z = AdamFitting(steps=400, prior=64.0)(problem(target), DDIM(), torch.Generator()).z
+    z = AdamFitting(steps=400, prior=64.0)(problem(target), DDIM(), noise(target)).z
     # min 4 (z - 2)^2 + 64 z^2 / 4 per coordinate: z = 8 / (4 + 16)
     assert torch.allclose(z, torch.full((1, 4), 0.4), atol=1e-2)
 
 
 def test_gradient_norms_are_those_of_the_result():
     target = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
-    result = GuidedFitting(steps=5, scale=0.1)(problem(target), DDIM(), torch.Generator().manual_seed(0))
+    result = GuidedFitting(steps=5, scale=0.1)(problem(target), DDIM(), noise(target))
     expected = (8 * (result.z - target)).norm(dim=1)
     assert torch.allclose(result.grad_norms["distance"], expected, rtol=1e-4)
 
@@ -122,3 +124,20 @@ def test_light_prior_prefers_grey_of_the_usual_strength():
     with torch.no_grad():
         scenes.leaves["ambient"].copy_(bright.lighting.ambient * 2)
     assert scenes.prior().item() > 0.05
+
+
+def test_known_parts_come_out_as_they_went_in():
+    target = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    given = Known(torch.full((2, 8), 0.7), torch.arange(8) < 3)
+    z = GuidedFitting(steps=10, scale=0.5)(replace(problem(target), known=given), DDIM(), noise(target)).z
+    assert torch.equal(z[:, :3], given.z[:, :3])
+    assert (z[:, 3:] - target[:, 3:]).norm() < (noise(target)[:, 3:] - target[:, 3:]).norm()
+
+
+def test_photos_of_one_person_pull_at_one_z():
+    target = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    alone = problem(target.mean(0, keepdim=True))
+    together = replace(problem(target), person=torch.zeros(2, dtype=torch.int64))
+    z = AdamFitting(steps=400, prior=0.0)(together, DDIM(), torch.zeros(1, 2)).z
+    expected = AdamFitting(steps=400, prior=0.0)(alone, DDIM(), torch.zeros(1, 2)).z
+    assert torch.allclose(z, expected, atol=1e-2)
