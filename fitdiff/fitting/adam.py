@@ -1,0 +1,58 @@
+"""The rival of guided diffusion: plain Adam on z, which minimises the same G over the same renderings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fitdiff.fitting.objective import Fitting
+from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
+from fitdiff.fitting.scene import SceneOptimiser
+from fitdiff.registry import register
+
+
+@register("fitting", "adam")
+class AdamFitting(Fitting):
+    """The rival: gradient descent on z under the Gaussian prior `prior * mean(z^2)`, from z = 0 (the mean face).
+
+    Args:
+        steps: of Adam. learning_rate: in deviations of z. prior: weight of the prior, per photo.
+        size, light_prior, expression_prior: as in `GuidedFitting`.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 50,
+        learning_rate: float = 0.1,
+        prior: float = 0.1,
+        size: int = 224,
+        light_prior: float = 1.0,
+        expression_prior: float = 0.02,
+    ) -> None:
+        self.steps, self.learning_rate, self.prior, self.size = steps, learning_rate, prior, size
+        self.light_prior, self.expression_prior = light_prior, expression_prior
+
+    def __call__(
+        self,
+        problem: FitProblem,
+        sampler: Any,
+        z_T: Tensor,
+        generator: torch.Generator | None = None,
+        on_step: OnStep | None = None,
+    ) -> FitResult:
+        """Fit the people of a batch of photos from z = 0; of the arguments of `GuidedFitting` only the shape of z_T."""
+        z = torch.zeros_like(z_T, requires_grad=True)
+        adam = torch.optim.Adam([z], lr=self.learning_rate)
+        scenes = SceneOptimiser(problem.scene, self.steps, self.light_prior, self.expression_prior)
+        history: list[dict[str, Tensor]] = []
+        for _ in range(self.steps):
+            z.grad, record = self._gradient(problem, scenes, z, z, extra=self.prior * z.square().mean(1))
+            adam.step()
+            if problem.fit_scene:
+                scenes.step()
+            history.append(record)
+            self._report(on_step, len(history), record)
+        return self._finish(problem, scenes, z, history)

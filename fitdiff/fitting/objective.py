@@ -1,0 +1,50 @@
+"""The gradient of G with respect to z and scene, which every method of fitting follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
+from fitdiff.fitting.scene import SceneOptimiser
+
+
+class Fitting:
+    """What the two methods share: the gradient of G, the record of it, and the scene's updates."""
+
+    steps: int
+    light_prior: float
+    expression_prior: float
+
+    def _gradient(self, problem: FitProblem, scenes: SceneOptimiser, z0: Tensor, wrt: Tensor, extra: Tensor | float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip # noqa: E501
+        """dG/d`wrt` (P, N), with the scene's gradients left in its leaves; and the weighted terms.
+
+        People are independent, so one backward pass of the sum gives every person's own gradient.
+        """
+        terms = problem.losses(z0, scenes.scene)
+        total = torch.stack(list(terms.values())).sum(0)
+        leaves = [scenes.leaves[key] for key in scenes.RATES] if problem.fit_scene else []
+        prior = problem.per_person(scenes.prior()) if problem.fit_scene else 0.0
+        objective = total + extra + prior
+        grad, *scene_grads = torch.autograd.grad(objective.sum(), [wrt, *leaves], allow_unused=True)
+        for leaf, leaf_grad in zip(leaves, scene_grads, strict=True):
+            leaf.grad = leaf_grad
+        record = {name: value.detach() for name, value in terms.items()}
+        return grad, {**record, "G": total.detach()}
+
+    def _finish(self, problem: FitProblem, scenes: SceneOptimiser, z: Tensor, history: Any) -> FitResult:
+        z = z.detach()
+        leaf = z.clone().requires_grad_(True)
+        scene = scenes.scene.detach()
+        terms = problem.losses(leaf, scene)
+        norms = {
+            name: torch.autograd.grad(value.sum(), leaf, retain_graph=True)[0].norm(dim=1)
+            for name, value in terms.items()
+        }
+        return FitResult(z, scene, history, norms)
+
+    def _report(self, on_step: OnStep | None, done: int, record: dict[str, Tensor]) -> None:
+        if on_step is not None:
+            on_step(done, self.steps, {name: value.mean().item() for name, value in record.items() if name != "t"})
