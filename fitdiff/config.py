@@ -64,9 +64,14 @@ class PrepareConfig(TrainConfig):
 class FitConfig:
     """`fit.py`. Groups left null come from the checkpoint."""
 
-    photo: str = MISSING  # the photo to fit
+    photo: str = MISSING  # a photo, a folder, a video, or a list [a.jpg,b.jpg]
     checkpoint: str = "outputs/fitdiff-laptop/model"  # folder written by train.py
-    out: str | None = None  # result folder; null: outputs/fits/<photo's name>
+    out: str | None = None  # result folder; null: outputs/fits/<name of the photo, folder or video>
+    person: str = "each"  # each: every photo is of a person of its own; shared: all are of one
+    faces: str = "largest"  # of each photo: largest, all, or a number (1 is the largest)
+    every: int = 1  # of a video, take each n-th frame
+    batch: int = 8  # fits at once
+    samples: int = 1  # fits of each person from as many noises, of which the best is taken
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
     sampler: Any = MISSING
@@ -81,12 +86,19 @@ class SampleConfig:
     """`sample.py`."""
 
     checkpoint: str = "outputs/fitdiff-laptop/model"
-    photo: str | None = None  # condition on the identity of this photo; null: unconditional
+    photo: str | None = None  # whose identity: a photo, or an embedding (.npy); null: unconditional
+    face: str | None = None  # whose face: the folder of a fit or of samples
+    row: int = 0  # which face of that folder
+    keep: str | None = None  # shape | reflectance: of `face`, and draw the rest anew
+    to: str | None = None  # walk from `photo` or `face` to this photo, embedding or folder
+    edit: dict[str, float] = field(default_factory=dict)  # move `face` along shape_K or expressions
+    texture: str | None = None  # complete this partial UV map of the diffuse albedo
+    mask: str | None = None  # what of it is known: white in this picture; null: its alpha channel
     n: int = 8
     steps: int = 50  # sampler steps
-    cfg_scale: float = 1.0  # classifier-free guidance; 1 is off
+    cfg_scale: float = 1.0  # classifier-free guidance; 1 is off, 0 is unconditional
     avatars: bool = False  # also write every sample as an avatar folder
-    out: str | None = None  # null: outputs/samples/<photo's name or 'unconditional'>
+    out: str | None = None  # null: outputs/samples/<name of photo, face or texture, or 'unconditional'>
     seed: int = 0
     device: str = "auto"
     sampler: Any = MISSING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fitdiff import editing
+from fitdiff.command import usable_device
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
+from fitdiff.faces import Faces, embed_photo, load_faces
 from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
 from fitdiff.registry import ComponentError, build, load_plugins
@@ -126,6 +130,33 @@ class FitDiff(nn.Module):
         """Draw faces, with or without an identity; see `sampling.sample_faces`."""
         return sample_faces(self, n, **choices)
 
+    def embed(self, photo: Any) -> Faces:
+        """The identity in a photo (a path or a `Photo`): `Faces` with an embedding, but no z yet."""
+        return embed_photo(self, photo, self.config)
+
+    def load_faces(self, folder: str | Path) -> Faces:
+        """z of a fit or of samples, from the folder that they were saved in."""
+        return load_faces(self, folder)
+
+    def vary(self, faces: Faces, keep: str, n: int, **options: Any) -> Samples:
+        """Keep the shape or the reflectance of a face and draw `n` others for the rest; see `editing.vary`."""
+        return editing.vary(self, faces, keep, n, **options)
+
+    def interpolate(self, first: Faces, second: Faces, n: int, **options: Any) -> Samples:
+        """Walk from one person to another in `n` faces; see `editing.interpolate`."""
+        return editing.interpolate(self, first, second, n, **options)
+
+    def edit(self, faces: Faces, changes: Mapping[str, float], n: int = 2) -> Samples:
+        """Move a face along shape components and expressions; see `editing.edit`."""
+        return editing.edit(self, faces, changes, n)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that was trained: what results are known by."""
+        digest = hashlib.sha256()
+        for name, tensor in pack_modules(self._trained()).items():
+            digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self, folder: str | Path) -> Path:
         """Write `weights.safetensors` and `config.json` (the last; it seals the weights that it belongs to)."""
         folder = Path(folder)
@@ -145,9 +176,10 @@ class FitDiff(nn.Module):
         Raises:
             CheckpointError: nothing there, damaged, another format or version, or weights that do not fit the config.
             ComponentError: the config names something else than registered components.
+            DeviceError: there is no such device here.
         """
         load_plugins()
-        folder = Path(folder)
+        folder, target = Path(folder), usable_device(device)
         config, versions, seal = _read_config(folder / "config.json")
         weights = folder / "weights.safetensors"
         shapes = tensor_shapes(weights)
@@ -170,7 +202,7 @@ class FitDiff(nn.Module):
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {what}") from error
-        return model.eval().requires_grad_(False).to(pick_device(device))
+        return model.eval().requires_grad_(False).to(target)
 
     def _trained(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.autoencoder, "denoiser": self.denoiser, "latent": self.latent}
@@ -211,10 +243,3 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     else:
         for name, item in items:
             yield from _leaves(item, f"{key}.{name}")
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is CUDA if there is one, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
