@@ -60,18 +60,24 @@ def parse(words: Sequence[str], options: type) -> Any:
     return OmegaConf.merge(OmegaConf.structured(options), parsed, verbatim)
 
 
-def usable_device(name: str) -> torch.device:
-    """The device of an option, once it is known to work.
+class DeviceError(ValueError):
+    """A device that is not there, or does not work."""
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of an option, once it is known to work; `auto` is CUDA if there is one, else the CPU.
 
     Raises:
-        ValueError: there is no such device here.
+        DeviceError: there is no such device here.
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise DeviceError(
             f"got device={name}, which does not work here ({reason}); give cpu, or cuda with a GPU"
         ) from error
     return device

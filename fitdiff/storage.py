@@ -123,6 +123,14 @@ def write_json(path: Path, value: Any) -> Path:
     return write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None if it is missing or damaged, so that it is made again."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write safetensors atomically.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,12 @@ class DetectedFace:
     detection: Detection
     landmarks: NDArray[np.float32]
     notes: tuple[str, ...] = ()
+
+    @property
+    def interocular(self) -> float:
+        """Distance of the outer eye corners in pixels."""
+        left, right = self.landmarks[list(OUTER_EYE_CORNERS)]
+        return float(np.linalg.norm(right - left))
 
 
 @dataclass(frozen=True)
@@ -65,19 +71,49 @@ def find_face(photo: Photo, detector: Detector, landmark_detector: LandmarkDetec
     Raises:
         PhotoError: no face, or one whose outer eye corners are less than 12 pixels apart.
     """
+    return find_faces(photo, detector, landmark_detector)[0]
+
+
+def find_faces(
+    photo: Photo, detector: Detector, landmark_detector: LandmarkDetector, which: str | int = "largest"
+) -> list[DetectedFace]:
+    """Find faces of a photo and their landmarks.
+
+    Args:
+        which: "largest"; "all" that are large enough, largest first; or a number, of which 1 is the largest.
+
+    Raises:
+        PhotoError: no such face, or one whose outer eye corners are less than 12 pixels apart.
+        ValueError: `which` is something else.
+    """
+    if which not in ("largest", "all") and not (isinstance(which, int) and which >= 1):
+        raise ValueError(f"got faces={which!r}, expected largest, all, or a number from 1")
     detections = detector(photo.image)
     if not detections:
         raise PhotoError(f"{photo.path}: no face found; use an upright photo in which both eyes can be seen")
-    landmarks = landmark_detector(photo.image, detections[0])
-    left, right = landmarks[list(OUTER_EYE_CORNERS)]
-    interocular = float(np.linalg.norm(right - left))
-    if interocular < SMALLEST_INTEROCULAR:
+    count = len(detections)
+    if which == "all":
+        faces = [_with_landmarks(photo, detection, landmark_detector) for detection in detections]
+        large = [face for face in faces if face.interocular >= SMALLEST_INTEROCULAR]
+        small = (f"{count - len(large)} of {count} faces are too small and left out",) if len(large) < count else ()
+        if large:
+            return [replace(face, notes=face.notes + small) for face in large]
+        which = "largest"
+    number = 1 if which == "largest" else int(which)
+    if number > count:
+        raise PhotoError(f"{photo.path}: face {number} of {count} was asked for; give faces=1 to {count}, or all")
+    others = (f"{count} faces found: the largest one is used",) if count > 1 and which == "largest" else ()
+    face = _with_landmarks(photo, detections[number - 1], landmark_detector)
+    if face.interocular < SMALLEST_INTEROCULAR:
         raise PhotoError(
-            f"{photo.path}: the face is too small, {interocular:.0f} pixels between the eyes' outer corners; at least "
-            f"{SMALLEST_INTEROCULAR:.0f} are needed, 60 or more give a good fit"
+            f"{photo.path}: the face is too small, {face.interocular:.0f} pixels between the eyes' outer corners; at "
+            f"least {SMALLEST_INTEROCULAR:.0f} are needed, 60 or more give a good fit"
         )
-    others = (f"{len(detections)} faces found: the largest one is used",) if len(detections) > 1 else ()
-    return DetectedFace(photo, detections[0], landmarks, photo.notes + others)
+    return [replace(face, notes=face.notes + others)]
+
+
+def _with_landmarks(photo: Photo, detection: Detection, landmark_detector: LandmarkDetector) -> DetectedFace:
+    return DetectedFace(photo, detection, landmark_detector(photo.image, detection), photo.notes)
 
 
 def square_crop(face: DetectedFace, size: int, margin: float = 0.3, rise: float = 0.15) -> FaceCrop:

@@ -1,0 +1,120 @@
+"""Results of photos on disk: a folder a face, whole or not there, and known by what it was made from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fitdiff.alignment.photo import PhotoError
+from fitdiff.config import config_hash
+from fitdiff.storage import read_json, read_tensors, write_json, write_tensors
+
+SEAL = "fit.json"
+"""The last file of a result to appear."""
+STAMP = "made_from.json"
+Z = "z.safetensors"
+SHARED = "person"
+"""Folder of what the photos of one person share."""
+
+METRICS = ("id_cosine", "id_cosine_centred", "id_cosine_frontal", "landmark_error")
+"""Of fit.json, those that an album shows."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of an album: a face that was fitted, or a photo that could not be.
+
+    Attributes:
+        name: of the photo in the album, with `/face2` where several faces were asked for. folder: of the result,
+            relative to the album; None: there is none. error: why not. metrics: of the fit.
+        notes: what a user should know. seconds: of the fit. kept: it was there already.
+    """
+
+    name: str
+    folder: str | None = None
+    error: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    kept: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """For results.json."""
+        return {key: value for key, value in asdict(self).items() if key != "kept"}
+
+
+def made_from(photo: Path | None, settings: Mapping[str, Any]) -> str:
+    """Key of a result: the photo's size and date, and all that decides its fit.
+
+    Raises:
+        PhotoError: the photo cannot be looked at.
+    """
+    try:
+        status = photo.stat() if photo else None
+    except OSError as error:
+        raise PhotoError(f"{photo}: {error.strerror}") from error
+    return config_hash([status.st_size, status.st_mtime_ns] if status else [], dict(settings))
+
+
+def publish(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Let a result appear whole: written beside its place, then renamed.
+
+    What a folder already holds of other files stays; of an earlier result, the seal goes first and comes last.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        made = Path(temporary) / "result"
+        made.mkdir()
+        write(made)
+        if not folder.exists():
+            made.rename(folder)
+            return folder
+        (folder / SEAL).unlink(missing_ok=True)
+        for file in sorted(made.iterdir(), key=lambda file: file.name == SEAL):
+            if (folder / file.name).is_dir() and not (folder / file.name).is_symlink():
+                shutil.rmtree(folder / file.name)
+            os.replace(file, folder / file.name)
+    return folder
+
+
+def seal_result(folder: Path, key: str, faces: int) -> None:
+    """Note what a result was made from, and how many faces of the photo are fitted in all."""
+    write_json(folder / STAMP, {"key": key, "faces": faces})
+
+
+def find_whole(out: Path, name: str, key: str) -> list[Entry]:
+    """The entries of a photo whose results are all there and made from this photo with these settings; else none."""
+    stamp, folders = read_json(out / name / STAMP), [name]
+    if stamp is None:
+        stamp = read_json(out / name / "face1" / STAMP) or {"faces": 0}
+        folders = [f"{name}/face{number + 1}" for number in range(stamp["faces"])]
+    entries = [_read_entry(out, folder, key) for folder in folders]
+    return [entry for entry in entries if entry] if all(entries) else []
+
+
+def _read_entry(out: Path, folder: str, key: str) -> Entry | None:
+    stamp, report = (read_json(out / folder / name) for name in (STAMP, SEAL))
+    if stamp is None or report is None or stamp["key"] != key:
+        return None
+    metrics = {name: report[name] for name in METRICS}
+    return Entry(folder, folder, None, metrics, report["notes"], report["seconds"]["total"], kept=True)
+
+
+def write_z(folder: Path, z: Tensor, key: str, faces: int) -> None:
+    """Write the z of one person, (1, N), and seal it."""
+    write_tensors(folder / Z, {"z": z})
+    seal_result(folder, key, faces)
+
+
+def read_z(folder: Path, key: str) -> Tensor | None:
+    """The z of one person, (1, N) on the CPU, if it was made with this key."""
+    if (read_json(folder / STAMP) or {}).get("key") != key or not (folder / SEAL).exists():
+        return None
+    return read_tensors(folder / Z)["z"]
