@@ -12,7 +12,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from fitdiff.config import plain, register_schemas
 from fitdiff.registry import ComponentError, load_plugins
@@ -20,7 +19,10 @@ from fitdiff.registry import ComponentError, load_plugins
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing says when a disk, a quota or a file-size limit is used up."""
 
-PATH_KEYS = ("photo", "out", "checkpoint", "outputs", "data.path", "data.url", "data.cache", "shape_model.path")
+PATH_KEYS = (
+    "photo", "face", "to", "texture", "mask", "out", "checkpoint", "outputs", "data.path", "data.url", "data.cache",
+    "shape_model.path",
+)  # fmt: skip
 """Overrides whose value is a file name: quoted on the user's behalf."""
 
 
@@ -58,11 +60,21 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
     @functools.wraps(function)
     def wrapper(config: DictConfig) -> None:
         from fitdiff.alignment.photo import PhotoError
+        from fitdiff.command import DeviceError
+        from fitdiff.faces import UseError
         from fitdiff.storage import CheckpointError
         from fitdiff.training.health import TrainingError
         from fitdiff.training.interruption import InterruptedRun
 
-        mendable = (PhotoError, CheckpointError, ComponentError, TrainingError, FileNotFoundError)
+        mendable = (
+            PhotoError,
+            DeviceError,
+            CheckpointError,
+            ComponentError,
+            TrainingError,
+            UseError,
+            FileNotFoundError,
+        )
         process = int(os.environ.get("RANK", "0"))  # as launchers number those that train together
         try:
             function(config)
@@ -91,29 +103,9 @@ def _print(message: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).replace("[", r"\[")
-
-
-class FitProgress:
-    """Progress of a fit with ETA and losses; silent before the first step, so that an early error stands alone."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (*Progress.get_default_columns(), TextColumn("{task.fields[losses]}"))
-        self.bar = Progress(*columns, console=console)
-        self.task = self.bar.add_task("fitting", total=None, losses="")
-
-    def __enter__(self) -> FitProgress:
-        return self
-
-    def __call__(self, done: int, total: int, terms: dict[str, float]) -> None:
-        """One step is done: an `OnStep` of `fitting`."""
-        self.bar.start()
-        losses = " · ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        self.bar.update(self.task, total=total, completed=done, losses=losses)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar.live.is_started:
-            self.bar.stop()
+    # Bytes of a file name that are no UTF-8 are surrogates, which no terminal takes.
+    text = str(error).encode("utf-8", "replace").decode()
+    return " ".join(text.split()).replace("[", r"\[")
 
 
 def run_prepare(config: DictConfig) -> None:
@@ -148,41 +140,20 @@ def run_prepare(config: DictConfig) -> None:
 
 
 def run_fit(config: DictConfig) -> Path:
-    """`fit.py`: fit `config.photo` with `config.checkpoint` and write the avatar's folder."""
-    from fitdiff.alignment.photo import PhotoError, load_photo
-    from fitdiff.model import FitDiff
+    """`fit.py`: fit the photos of `config.photo` with `config.checkpoint`; returns the folder of the results."""
+    from fitdiff.album.command import fit_what_is_asked
 
-    if config.photo in ("", "???"):
-        raise PhotoError("no photo given: python fit.py photo=me.jpg")
-    console = Console(stderr=True)
-    photo = load_photo(config.photo)
-    model = FitDiff.load(config.checkpoint, config.device)
-    choices = {key: plain(config[key]) for key in ("sampler", "guidance", "fitting", "detector", "landmarks")}
-    with FitProgress(console) as progress:
-        fit = model.fit(photo, seed=config.seed, on_step=progress, **choices)
-    folder = fit.save(config.out or Path("outputs/fits") / Path(config.photo).stem)
-    for note in fit.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(fit.summary())
-    console.print(f"results: [bold]{folder}[/] (avatar.glb, comparison.png, fit.json, ...)", soft_wrap=True)
-    return folder
+    return fit_what_is_asked(config, Console(stderr=True))
 
 
 def run_sample(config: DictConfig) -> Path:
-    """`sample.py`: sample `config.n` faces and write them as one picture, and as avatars if asked."""
-    from fitdiff.alignment.photo import load_photo
-    from fitdiff.avatar.pictures import save_png
+    """`sample.py`: make the faces that are asked for, and write them as one picture, and as avatars if asked."""
     from fitdiff.model import FitDiff
+    from fitdiff.uses import draw_what_is_asked, name_of
 
-    photo = load_photo(config.photo) if config.photo else None
+    asked = plain(config)
     model = FitDiff.load(config.checkpoint, config.device)
-    choices = {key: plain(config[key]) for key in ("sampler", "detector", "landmarks")}
-    scale = {"steps": config.steps, "cfg_scale": config.cfg_scale, "seed": config.seed}
-    faces = model.sample(config.n, photo=photo, **scale, **choices)
-    name = Path(config.photo).stem if config.photo else "unconditional"
-    folder = Path(config.out or Path("outputs/samples") / name)
-    save_png(faces.sheet(), folder / "samples.png")
-    if config.avatars:
-        faces.save_avatars(folder)
-    Console(stderr=True).print(f"results: [bold]{folder}[/] (samples.png)", soft_wrap=True)
+    folder = Path(config.out or Path("outputs/samples") / name_of(asked))
+    draw_what_is_asked(model, asked).save(folder, config.avatars)
+    Console(stderr=True).print(f"results: [bold]{folder}[/] (samples.png, z.safetensors)", soft_wrap=True)
     return folder

@@ -16,13 +16,14 @@ from rich.table import Table
 from torch import Tensor
 
 from fitdiff.alignment.crop import crop, crop_transform
-from fitdiff.alignment.face import DetectedFace, FaceCrop, find_face
+from fitdiff.alignment.face import DetectedFace, FaceCrop, find_faces
 from fitdiff.alignment.photo import Photo, load_photo
 from fitdiff.avatar import Avatar, expression_offsets, save_glb, save_maps, save_obj
 from fitdiff.avatar.pictures import comparison, save_png
 from fitdiff.avatar.relight import frontal_camera, standard_views, studio_lighting
 from fitdiff.diffusion.sampler import Known, conditioned, sample
 from fitdiff.evaluation.metrics import identity_cosine, landmark_error
+from fitdiff.faces import Faces, save_faces
 from fitdiff.fitting import FitProblem, FitResult, OnStep, first_noise
 from fitdiff.observe import first_scene, observe_faces
 from fitdiff.registry import build
@@ -64,6 +65,12 @@ class PhotoFit:
     notes: list[str] = field(default_factory=list)
     candidates: Candidates | None = None
 
+    @property
+    def finite(self) -> bool:
+        """Whether the fit is made of numbers: guidance of too large a scale can overflow."""
+        values = (self.result.z, *self.result.scene.to_tensors().values())
+        return all(bool(value.isfinite().all()) for value in values)
+
     def avatar(self) -> Avatar:
         """The neutral face with its expressions as blendshapes."""
         with torch.no_grad():
@@ -77,13 +84,11 @@ class PhotoFit:
                 provenance={"generator": "fitdiff", "photo": self.photo.path.name if self.photo.path else "array"},
             )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write avatar.glb/.obj/.mtl, the maps, render.png, comparison.png and fit.json into a folder."""
+    def save(self, folder: str | Path, avatar: bool = True) -> Path:
+        """Write avatar.glb/.obj/.mtl and the maps, unless not asked for; render.png, comparison.png and fit.json."""
         folder = Path(folder)
-        avatar = self.avatar()
-        save_glb(avatar, folder / "avatar.glb")
-        save_obj(avatar, folder / "avatar.obj")
-        save_maps(avatar.maps, folder)
+        if avatar:
+            self.save_avatar(folder)
         model, scene, z = self.model, self.result.scene, self.result.z
         photo = nnf.interpolate(self.observation.image, size=(PICTURE_SIZE,) * 2, mode="bicubic").clamp(0, 1)
         with torch.no_grad():
@@ -93,8 +98,16 @@ class PhotoFit:
         save_png(
             comparison(photo, views["fit"], views["relit_left"], views["frontal"], maps), folder / "comparison.png"
         )
+        save_faces(model, Faces(z, self.observation.features.embedding), folder)
         write_json(folder / "fit.json", self.report())
         return folder
+
+    def save_avatar(self, folder: Path) -> None:
+        """Write avatar.glb/.obj/.mtl and the maps."""
+        avatar = self.avatar()
+        save_glb(avatar, folder / "avatar.glb")
+        save_obj(avatar, folder / "avatar.obj")
+        save_maps(avatar.maps, folder)
 
     def report(self) -> dict[str, Any]:
         """What fit.json holds. Angles in radians, lengths in mm, NDC of the crop; `crop_square` leads to pixels."""
@@ -129,11 +142,14 @@ class PhotoFit:
         return table
 
 
-def fit_photo(model: Any, photo: Photo | str | Path | np.ndarray, **options: Any) -> PhotoFit:
-    """Fit the largest face of one photo: `FitDiff.fit`.
+def fit_photo(
+    model: Any, photo: Photo | str | Path | np.ndarray, face: str | int = "largest", **options: Any
+) -> PhotoFit:
+    """Fit one face of one photo: `FitDiff.fit`.
 
     Args:
         photo: a path, a `Photo`, or a uint8 RGB array (H, W, 3).
+        face: "largest", or a number of which 1 is the largest.
         options: of `fit_faces`.
 
     Raises:
@@ -145,8 +161,8 @@ def fit_photo(model: Any, photo: Photo | str | Path | np.ndarray, **options: Any
     elif isinstance(photo, np.ndarray):
         photo = Photo(photo)
     nodes = {key: options.get(key) or model.config[key] for key in ("detector", "landmarks")}
-    face = find_face(photo, *(build(node, kind) for kind, node in nodes.items()))
-    return fit_faces(model, [face], **options)[0]
+    found = find_faces(photo, *(build(node, kind) for kind, node in nodes.items()), which=face)
+    return fit_faces(model, found[:1], **options)[0]
 
 
 def fit_faces(
