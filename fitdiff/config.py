@@ -92,7 +92,7 @@ class SampleConfig:
     keep: str | None = None  # shape | reflectance: of `face`, and draw the rest anew
     to: str | None = None  # walk from `photo` or `face` to this photo, embedding or folder
     edit: dict[str, float] = field(default_factory=dict)  # move `face` along shape_K or expressions
-    texture: str | None = None  # complete this partial UV map of the diffuse albedo
+    texture: str | None = None  # complete this partial UV map of the diffuse albedo; visible: what `photo` shows
     mask: str | None = None  # what of it is known: white in this picture; null: its alpha channel
     n: int = 8
     steps: int = 50  # sampler steps

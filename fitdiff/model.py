@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitdiff import editing
+from fitdiff import completion, editing
 from fitdiff.command import usable_device
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
@@ -31,6 +31,7 @@ from fitdiff.storage import (
     write_tensors,
 )
 from fitdiff.types import FaceMaps
+from fitdiff.visible_texture import PartialTexture
 
 FORMAT = 1
 COMPONENTS = ("shape_model", "autoencoder", "denoiser", "schedule", "identity", "renderer")
@@ -156,6 +157,16 @@ class FitDiff(nn.Module):
         for name, tensor in pack_modules(self._trained()).items():
             digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def complete(self, texture: str | Path | PartialTexture, mask: str | Path | None = None, **options: Any) -> Samples:
+        """Complete a partial texture (a file, or a `PartialTexture`); see `completion.complete_texture`."""
+        if not isinstance(texture, PartialTexture):
+            texture = completion.read_texture(texture, mask, int(self.config["resolution"]))
+        return completion.complete_texture(self, texture, **options)
+
+    def complete_photo(self, fit: PhotoFit, **options: Any) -> Samples:
+        """What the fitted photo shows of the texture, and the rest drawn; see `completion.complete_photo`."""
+        return completion.complete_photo(self, fit, **options)
 
     def save(self, folder: str | Path) -> Path:
         """Write `weights.safetensors` and `config.json` (the last; it seals the weights that it belongs to)."""

@@ -12,6 +12,9 @@ from fitdiff.sampling import Samples
 WAYS = ("keep", "to", "edit", "texture")
 """Overrides that ask for something else than plain samples; one at a time."""
 
+VISIBLE = "visible"
+"""`texture=visible`: the part of it that the photo shows."""
+
 
 def draw_what_is_asked(model: Any, asked: Mapping[str, Any]) -> Samples:
     """Serve the overrides of `SampleConfig`, as plain values.
@@ -39,6 +42,11 @@ def draw_what_is_asked(model: Any, asked: Mapping[str, Any]) -> Samples:
         return model.interpolate(faces, _faces(model, asked["to"], 0, nodes), n, **options)
     if way == "edit":
         return model.edit(faces, asked["edit"], n)
+    if asked["texture"] == VISIBLE:
+        if not asked["photo"]:
+            raise UseError("texture=visible needs the photo that shows it: give photo=me.jpg")
+        fit = model.fit(asked["photo"], seed=asked["seed"], detector=asked["detector"], landmarks=asked["landmarks"])
+        return model.complete_photo(fit, n=n, **options)
     if way == "texture":
         return model.complete(asked["texture"], asked["mask"], faces=faces, n=n, **options)
     faces = faces or Faces()
@@ -48,7 +56,7 @@ def draw_what_is_asked(model: Any, asked: Mapping[str, Any]) -> Samples:
 
 def name_of(asked: Mapping[str, Any]) -> str:
     """Of the result folder: what the faces were made from."""
-    source = asked["texture"] or asked["photo"] or asked["face"]
+    source = asked["photo"] or asked["face"] or asked["texture"]
     return Path(source).stem if source else "unconditional"
 
 
