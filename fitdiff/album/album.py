@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from fitdiff.album.film import save_frame
-from fitdiff.album.results import SHARED, Entry, find_whole, made_from, publish, read_z, seal_result, write_z
+from fitdiff.album.results import SHARED, Entry, find_whole, is_whole, made_from, publish, seal_result
 from fitdiff.album.sources import Source
 from fitdiff.alignment.face import DetectedFace, find_faces
 from fitdiff.alignment.photo import PhotoError, load_photo
 from fitdiff.diffusion.sampler import Known
+from fitdiff.faces import load_faces
 from fitdiff.photo_fit import CHOICES, PhotoFit, fit_faces
 from fitdiff.registry import build
 
@@ -95,39 +96,51 @@ class Album:
         """
         if self.faces == "all":
             raise PhotoError("faces=all with person=shared: one person has one face; give faces=largest or a number")
-        settings = {**self._settings, "person": "shared", "photos": [str(s.path) for s in sources], "batch": self.batch}
-        z = read_z(self.out / SHARED, made_from(None, settings))
-        z = self._fit_person(sources, settings) if z is None else z.to(self.model.device)
+        key = made_from(
+            [source.path for source in sources], {**self._settings, "person": "shared", "batch": self.batch}
+        )
+        if not is_whole(self.out / SHARED, key):
+            self._fit_person(sources, key)
+        z = load_faces(self.model, self.out / SHARED).require_z()
 
         def fit(faces: Sequence[DetectedFace]) -> list[PhotoFit]:
             given = torch.ones(z.shape[-1], dtype=torch.bool, device=z.device)
             return self._fit(faces, samples=1, known=Known(z.expand(len(faces), -1), given))
 
-        return self._run(sources, settings, fit, shared=True)
+        return self._run(sources, {"person": key}, fit, shared=True)
 
-    def _fit_person(self, sources: Sequence[Source], settings: Mapping[str, Any]) -> torch.Tensor:
-        """(1, N) z of one person from some of the photos; written with its avatar."""
+    def _fit_person(self, sources: Sequence[Source], key: str) -> None:
+        """Fit one person to some of the photos, and write the avatar and its z."""
         faces: list[DetectedFace] = []
         reason: Exception | None = None
         for source in spread(sources):
             try:
                 faces += self._find(load_photo(source.path))
-            except PhotoError as error:
+            except (PhotoError, *FAILURES) as error:
                 reason = error
             if len(faces) == self.batch:
                 break
         if not faces:
             raise PhotoError(f"none of the {len(sources)} photos has a usable face; the last one said: {reason}")
-        fit = self._fit(faces, shared=True)[0]
+        fit = self._fit_together(faces)
         if not fit.finite:
             raise PhotoError("the fit of the person did not stay finite; try other photos or a smaller fitting.scale")
 
         def write(folder: Path) -> None:
             fit.save(folder)
-            write_z(folder, fit.result.z, made_from(None, settings), len(faces))
+            seal_result(folder, key, len(faces))
 
         publish(self.out / SHARED, write)
-        return fit.result.z
+
+    def _fit_together(self, faces: Sequence[DetectedFace]) -> PhotoFit:
+        """The fit of one person to several faces; to half as many where that fails."""
+        try:
+            return self._fit(faces, shared=True)[0]
+        except FAILURES as error:
+            reason = _reason(error)
+        if len(faces) == 1:
+            raise PhotoError(f"the fit of the person failed ({reason})")
+        return self._fit_together(faces[: len(faces) // 2])
 
     def _run(self, sources: Iterable[Source], settings: Mapping[str, Any], fit: Any, shared: bool = False) -> list[Entry]:  # fmt: skip # noqa: E501
         """Look at photos one by one, fit their faces batch by batch."""
@@ -147,13 +160,13 @@ class Album:
         for source in sources:
             entries[source.name] = []
             try:
-                key = made_from(source.path, settings)
+                key = made_from([source.path], settings)
                 for entry in find_whole(self.out, source.name, key):
                     add(source, entry)
                 if not entries[source.name]:
                     waiting += self._jobs(source, key)
-            except PhotoError as error:
-                add(source, Entry(source.name, error=str(error).removeprefix(f"{source.path}: ")))
+            except (PhotoError, *FAILURES) as error:
+                add(source, Entry(source.name, error=_reason(error).removeprefix(f"{source.path}: ")))
             while len(waiting) >= self.batch:
                 flush()
         while waiting:

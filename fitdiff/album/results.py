@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from fitdiff.alignment.photo import PhotoError
 from fitdiff.config import config_hash
-from fitdiff.storage import read_json, read_tensors, write_json, write_tensors
+from fitdiff.storage import read_json, write_json
 
 SEAL = "fit.json"
 """The last file of a result to appear."""
 STAMP = "made_from.json"
-Z = "z.safetensors"
 SHARED = "person"
 """Folder of what the photos of one person share."""
 
@@ -50,17 +46,18 @@ class Entry:
         return {key: value for key, value in asdict(self).items() if key != "kept"}
 
 
-def made_from(photo: Path | None, settings: Mapping[str, Any]) -> str:
-    """Key of a result: the photo's size and date, and all that decides its fit.
+def made_from(photos: Sequence[Path], settings: Mapping[str, Any]) -> str:
+    """Key of a result: size and date of the photos, and all that decides the fit."""
+    return config_hash([_state(photo) for photo in photos], dict(settings))
 
-    Raises:
-        PhotoError: the photo cannot be looked at.
-    """
+
+def _state(photo: Path) -> list[int]:
+    """What changes with a file; nothing if it cannot be looked at, which reading it will tell."""
     try:
-        status = photo.stat() if photo else None
-    except OSError as error:
-        raise PhotoError(f"{photo}: {error.strerror}") from error
-    return config_hash([status.st_size, status.st_mtime_ns] if status else [], dict(settings))
+        status = photo.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def publish(folder: Path, write: Callable[[Path], object]) -> Path:
@@ -107,14 +104,7 @@ def _read_entry(out: Path, folder: str, key: str) -> Entry | None:
     return Entry(folder, folder, None, metrics, report["notes"], report["seconds"]["total"], kept=True)
 
 
-def write_z(folder: Path, z: Tensor, key: str, faces: int) -> None:
-    """Write the z of one person, (1, N), and seal it."""
-    write_tensors(folder / Z, {"z": z})
-    seal_result(folder, key, faces)
-
-
-def read_z(folder: Path, key: str) -> Tensor | None:
-    """The z of one person, (1, N) on the CPU, if it was made with this key."""
-    if (read_json(folder / STAMP) or {}).get("key") != key or not (folder / SEAL).exists():
-        return None
-    return read_tensors(folder / Z)["z"]
+def is_whole(folder: Path, key: str) -> bool:
+    """Whether a folder holds a result that was made with this key."""
+    stamp = read_json(folder / STAMP)
+    return stamp is not None and stamp["key"] == key and (folder / SEAL).exists()
