@@ -51,18 +51,21 @@ def _laplacian(rows: int, columns: int) -> sparse.csr_matrix:
 
 
 def seam_ratio(values_CRR: Tensor, mask_RR: Tensor) -> float:
-    """Mean step across the edge of a mask over the mean step between neighbours beside it: 1 where no seam shows.
+    """Mean step across the edge of a mask over the mean step beside it: 1 where no seam shows.
 
-    A step is the absolute difference of neighbouring texels, the mean of the channels; beside means within
-    `SEAM_BAND` texels of the edge, on either side. NaN where the mask has no edge, or all beside it is flat.
+    A step is the absolute difference of neighbouring texels, the mean of the channels; steps along rows are compared
+    with steps along rows, and those along columns likewise. Beside means within `SEAM_BAND` texels of the edge, on
+    either side. NaN where the mask has no edge, or all beside it is flat.
     """
-    steps = [values_CRR.diff(dim=dim).abs().mean(0) for dim in (1, 2)]
-    crossing = [mask_RR.diff(dim=dim) for dim in (0, 1)]
-    near = _near_edge(mask_RR)
-    both_near = [near[1:] & near[:-1], near[:, 1:] & near[:, :-1]]
-    across = torch.cat([s[c] for s, c in zip(steps, crossing, strict=True)])
-    beside = torch.cat([s[n & ~c] for s, c, n in zip(steps, crossing, both_near, strict=True)])
-    return float(across.mean() / beside.mean())
+    near, across, beside = _near_edge(mask_RR), values_CRR.new_zeros(()), values_CRR.new_zeros(())
+    for dim in (0, 1):
+        step = values_CRR.diff(dim=dim + 1).abs().mean(0)
+        crosses = mask_RR.diff(dim=dim)
+        both_near = near.narrow(dim, 1, near.shape[dim] - 1) & near.narrow(dim, 0, near.shape[dim] - 1) & ~crosses
+        if crosses.any():
+            across += step[crosses].sum()
+            beside += step[both_near].mean() * crosses.sum()
+    return float(across / beside)
 
 
 def _near_edge(mask_RR: Tensor) -> Tensor:

@@ -30,9 +30,12 @@ from fitdiff.sampling import Samples
 from fitdiff.types import FaceMaps, Observation, Prediction, Scene
 from fitdiff.visible_texture import PartialTexture, fitted_square, visible_texture
 
-SCALE = 1000.0
-"""Gradient scale s: with it, known texels of held-out people are met to within the autoencoder's error (measured in
-`experiments/uses`)."""
+SCALE = 4000.0
+"""Gradient scale s, for errors of values in [0, 1]."""
+
+REFINEMENTS, RATE, PRIOR = 50, 0.1, 2.5e-4
+"""Steps of Adam after the diffusion, their size in deviations of z, and the weight of staying where z was drawn. On
+held-out people guidance alone met known texels to 30 dB, with these steps to 38, the autoencoder itself to 37."""
 
 LEAST_KNOWN = 16
 """Texels; fewer say nothing."""
@@ -94,8 +97,8 @@ def complete_texture(
     """`n` faces whose diffuse albedo goes on where the known texels end.
 
     Args:
-        texture: of one face, at the model's resolution (see `at_size`).
-        faces: whose it is, as far as that is known: the embedding conditions what is drawn.
+        texture: of one face, or of `n`, at the model's resolution (see `at_size`).
+        faces: whose it is, one or `n`, as far as that is known: the embedding conditions what is drawn.
         keep_shape: of `faces`' z.
         scale: of the gradient. Other arguments as of `sampling.draw`.
 
@@ -110,18 +113,33 @@ def complete_texture(
         raise UseError(f"{count} texels are known, expected {LEAST_KNOWN} or more: is the mask white where they are?")
     texture = texture.map(lambda x: x.expand(n, -1, -1, -1)).to(model.device)
     faces = faces or Faces()
-    embedding = None if faces.embedding is None else faces.embedding[:1].expand(n, -1)
+    embedding = None if faces.embedding is None else faces.embedding.expand(n, -1)
     known = None
     if keep_shape:
         from fitdiff.editing import part_mask
 
-        known = Known(faces.require_z()[:1].expand(n, -1), part_mask(model, "shape"))
+        known = Known(faces.require_z().expand(n, -1), part_mask(model, "shape"))
     noise = first_noise(model, 1, n, seed)
     problem = TextureProblem(model, {"texels": KnownTexels(texture)}, embedding, _no_scene(model, n), known)
     fitting = GuidedFitting(steps=steps, scale=scale, cfg_scale=cfg_scale)
     generator = torch.Generator(model.device).manual_seed(seed)
-    z = fitting(problem, build(sampler or model.config["sampler"], "sampler"), noise, generator).z
+    drawn = fitting(problem, build(sampler or model.config["sampler"], "sampler"), noise, generator).z
+    z = refine(problem, drawn)
     return Samples(model, z, embedding=embedding, maps=join(texture, model.maps(z)))
+
+
+def refine(problem: TextureProblem, drawn_PN: Tensor) -> Tensor:
+    """(P, N) z near what was drawn that meets the known texels: Adam on `G + PRIOR mean (z - drawn)^2`."""
+    z = drawn_PN.clone().requires_grad_(True)
+    adam = torch.optim.Adam([z], lr=RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.1, REFINEMENTS)
+    for _ in range(REFINEMENTS):
+        stay = PRIOR * (z - drawn_PN).square().mean(1)
+        total = torch.stack(list(problem.losses(z, problem.scene).values())).sum(0) + stay
+        (z.grad,) = torch.autograd.grad(total.sum(), z)
+        adam.step()
+        schedule.step()
+    return z.detach()
 
 
 def join(texture: PartialTexture, drawn: FaceMaps) -> FaceMaps:

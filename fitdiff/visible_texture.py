@@ -13,6 +13,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from fitdiff.alignment.crop import cut_square
+from fitdiff.avatar.relight import frontal_camera, light_from
 from fitdiff.colour import srgb_to_linear
 from fitdiff.data.atlas import rasterise_uv
 from fitdiff.geometry import project, to_camera_space
@@ -78,6 +79,19 @@ def visible_texture(
     same = (uv - own).abs().amax(1, keepdim=True) < 2 / min(size, UV_SIDE)
     known = same & (usable > 0.999) & (triangle >= 0).to(uv.device)
     return PartialTexture(albedo, _eroded(known))
+
+
+@torch.no_grad()
+def seen_texels(
+    model: Any, z_BN: Tensor, yaw: float, size: int, side: int = 256, least_cosine: float = LEAST_COSINE
+) -> Tensor:
+    """(B, 1, R, R) bool, what a portrait camera sees of neutral faces turned by `yaw` degrees, whatever the light."""
+    vertices = model.vertices(z_BN)
+    camera = frontal_camera(vertices, yaw=yaw)
+    expression = vertices.new_zeros(len(vertices), model.shape_model.n_expression)
+    scene = Scene(camera, light_from(0, 0, batch=len(vertices), ambient=0.4, device=vertices.device), expression)
+    grey = vertices.new_full((len(vertices), 3, side, side), 0.5)
+    return visible_texture(model, grey, z_BN, scene, size, least_cosine).known
 
 
 def received_light(model: Any, vertices: Tensor, maps: FaceMaps, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
