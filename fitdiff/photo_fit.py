@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from fitdiff.observe import first_scene, observe_faces
 from fitdiff.registry import build
 from fitdiff.storage import write_json
 from fitdiff.types import Camera, GuidanceTerm, Lighting, Observation, composite
+
+if TYPE_CHECKING:
+    from fitdiff.spread import Spread
 
 CHOICES = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Kinds that a call of `fit_photo` may choose anew."""
@@ -99,6 +102,8 @@ class PhotoFit:
             comparison(photo, views["fit"], views["relit_left"], views["frontal"], maps), folder / "comparison.png"
         )
         save_faces(model, Faces(z, self.observation.features.embedding), folder)
+        if (spread := self.spread()) is not None:
+            save_png(spread.picture(), folder / "spread.png")
         write_json(folder / "fit.json", self.report())
         return folder
 
@@ -108,6 +113,12 @@ class PhotoFit:
         save_glb(avatar, folder / "avatar.glb")
         save_obj(avatar, folder / "avatar.obj")
         save_maps(avatar.maps, folder)
+
+    def spread(self) -> Spread | None:
+        """How far the candidates differ; None if there is only one."""
+        from fitdiff.spread import spread_of  # brings OpenCV, which no other fit waits for
+
+        return None if self.candidates is None else spread_of(self.model, self.candidates.z)
 
     def report(self) -> dict[str, Any]:
         """What fit.json holds. Angles in radians, lengths in mm, NDC of the crop; `crop_square` leads to pixels."""
@@ -122,9 +133,15 @@ class PhotoFit:
             "crop_square": _rounded(self.crop.square[0]),
             "scene": scene,
             "identity_code": _rounded(self.model.latent.unpack(self.result.z)[0][0]),
+            **self._about_candidates(),
             "grad_norms": {name: round(value.item(), 6) for name, value in self.result.grad_norms.items()},
             "steps": [{name: round(v[0].item(), 6) for name, v in step.items()} for step in self.result.history],
         }
+
+    def _about_candidates(self) -> dict[str, Any]:
+        if (spread := self.spread()) is None:
+            return {}
+        return {"candidates_G": _rounded(self.candidates.G), "spread": spread.figures()}
 
     def summary(self) -> Table:
         """The figures that matter, for the terminal."""
