@@ -50,22 +50,33 @@ def _laplacian(rows: int, columns: int) -> sparse.csr_matrix:
     return (sparse.diags(np.asarray(links.sum(1)).ravel()) - links).tocsr()
 
 
-def seam_ratio(values_CRR: Tensor, mask_RR: Tensor) -> float:
+def seam_ratio(values_CRR: Tensor, mask_RR: Tensor, within_RR: Tensor | None = None) -> float:
     """Mean step across the edge of a mask over the mean step beside it: 1 where no seam shows.
 
     A step is the absolute difference of neighbouring texels, the mean of the channels; steps along rows are compared
     with steps along rows, and those along columns likewise. Beside means within `SEAM_BAND` texels of the edge, on
     either side. NaN where the mask has no edge, or all beside it is flat.
+
+    Args:
+        within_RR: bool, only steps between two of these texels count; None is all.
     """
+    within_RR = torch.ones_like(mask_RR) if within_RR is None else within_RR
     near, across, beside = _near_edge(mask_RR), values_CRR.new_zeros(()), values_CRR.new_zeros(())
     for dim in (0, 1):
         step = values_CRR.diff(dim=dim + 1).abs().mean(0)
-        crosses = mask_RR.diff(dim=dim)
-        both_near = near.narrow(dim, 1, near.shape[dim] - 1) & near.narrow(dim, 0, near.shape[dim] - 1) & ~crosses
+        inside = _pairs(within_RR, dim)
+        crosses = mask_RR.diff(dim=dim) & inside
+        both_near = _pairs(near, dim) & inside & ~crosses
         if crosses.any():
             across += step[crosses].sum()
             beside += step[both_near].mean() * crosses.sum()
     return float(across / beside)
+
+
+def _pairs(mask_RR: Tensor, dim: int) -> Tensor:
+    """Of neighbours along a dimension, whether both are in a mask."""
+    n = mask_RR.shape[dim] - 1
+    return mask_RR.narrow(dim, 1, n) & mask_RR.narrow(dim, 0, n)
 
 
 def _near_edge(mask_RR: Tensor) -> Tensor:

@@ -48,4 +48,7 @@ def test_a_plain_paste_has_a_seam_and_a_blend_has_none():
     step = 1 / (R - 1)
     assert seam_ratio(pasted, LEFT) == pytest.approx((step + 0.2) / step, rel=1e-4)
     assert seam_ratio(blend(ramp, other, LEFT), LEFT) == pytest.approx(1, rel=1e-3)
+    noisy = torch.cat([ramp[:, : R // 2], noise()[:, R // 2 :]], 1)  # rows below are left out
+    upper = (torch.arange(R) < R // 2)[:, None].expand(R, R)
+    assert seam_ratio(noisy, LEFT, upper) == pytest.approx(1, rel=1e-4)
     assert math.isnan(seam_ratio(ramp, torch.ones_like(LEFT)))
