@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,6 +39,51 @@ def crop_transform(network: IdentityNetwork, landmarks_B682: Tensor) -> Tensor:
     return torch.cat([linear, shift[..., None]], -1)
 
 
+@dataclass(frozen=True)
+class CropPlan:
+    """Where the samples of a crop lie: all of `crop` that does not depend on the image.
+
+    Attributes:
+        groups: photos that need equally many samples a pixel: their rows (n,), None for all of the batch; their grid
+            (n, k size, k size, 2) for `grid_sample`; and k.
+        order: (B,) row of each photo in the joined groups; None where there is one group.
+    """
+
+    groups: tuple[tuple[Tensor | None, Tensor, int], ...]
+    order: Tensor | None
+
+    def __call__(self, image_B3SS: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C, size, size), see `crop`. Never waits for the device."""
+        parts = []
+        for rows, grid, k in self.groups:
+            image = image_B3SS if rows is None else image_B3SS[rows]
+            parts.append(nnf.avg_pool2d(nnf.grid_sample(image, grid.to(image), align_corners=False), k))
+        return parts[0] if self.order is None else torch.cat(parts)[self.order]
+
+
+def plan_crop(transform_B23: Tensor, side: int, size: int) -> CropPlan:
+    """Prepare `crop` for images that share a transform, as the renderings of a fit do.
+
+    Args:
+        transform_B23: see `crop`. side: of the images, S. size: of the crops, in pixels.
+    """
+    image_pixels_per_crop_pixel = transform_B23[:, :, 0].detach().norm(dim=1) * (side / size)
+    samples = (image_pixels_per_crop_pixel / 1.5).ceil().clamp_min(1).int().tolist()
+    flip = transform_B23.new_tensor([1.0, -1.0, 1.0])
+    # grid_sample counts y downwards on both sides; NDC counts it upwards.
+    theta = transform_B23 * flip * flip[:2, None]
+    groups: list[tuple[Tensor | None, Tensor, int]] = []
+    for k in sorted(set(samples)):
+        alone = len(set(samples)) == 1
+        rows = None if alone else torch.tensor([i for i, n in enumerate(samples) if n == k], device=theta.device)
+        of_group = theta if rows is None else theta[rows]
+        shape = [len(of_group), 1, k * size, k * size]
+        groups.append((rows, nnf.affine_grid(of_group, shape, align_corners=False), k))
+    if len(groups) == 1:
+        return CropPlan(tuple(groups), None)
+    return CropPlan(tuple(groups), torch.cat([rows for rows, _, _ in groups]).argsort())
+
+
 def crop(image_B3SS: Tensor, transform_B23: Tensor, size: int) -> Tensor:
     """Resample an image to a size x size crop, bilinear, zero outside of the image. Differentiable.
 
@@ -52,16 +98,7 @@ def crop(image_B3SS: Tensor, transform_B23: Tensor, size: int) -> Tensor:
     Returns:
         (B, C, size, size).
     """
-    image_pixels_per_crop_pixel = transform_B23[:, :, 0].detach().norm(dim=1) * (image_B3SS.shape[-1] / size)
-    samples = (image_pixels_per_crop_pixel / 1.5).ceil().clamp_min(1).int().tolist()
-    if len(set(samples)) > 1:
-        return torch.cat([crop(image_B3SS[i, None], transform_B23[i, None], size) for i in range(len(samples))])
-    flip = transform_B23.new_tensor([1.0, -1.0, 1.0])
-    # grid_sample counts y downwards on both sides; NDC counts it upwards.
-    theta = transform_B23.to(image_B3SS) * flip.to(image_B3SS) * flip[:2, None].to(image_B3SS)
-    fine = size * samples[0]
-    grid = nnf.affine_grid(theta, [len(image_B3SS), 1, fine, fine], align_corners=False)
-    return nnf.avg_pool2d(nnf.grid_sample(image_B3SS, grid, align_corners=False), samples[0])
+    return plan_crop(transform_B23.to(image_B3SS), image_B3SS.shape[-1], size)(image_B3SS)
 
 
 def cut_square(image_HW3: NDArray[np.uint8], left: float, top: float, side: float, size: int) -> NDArray[np.uint8]:

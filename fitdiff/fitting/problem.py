@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fitdiff.alignment.crop import crop
+from fitdiff.alignment.crop import CropPlan, crop, plan_crop
 from fitdiff.diffusion.sampler import Known
 from fitdiff.randomness import draw_normals
 from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene, composite
@@ -50,7 +51,7 @@ class FitProblem:
         rendering = model.renderer(vertices, maps, scene.camera, scene.lighting, size)
         # Outside of the face the network sees the photo: hair and background must not count against the avatar.
         image = composite(rendering, observation.image)
-        features = model.identity(crop(image, observation.crop, model.identity.size))
+        features = model.identity(self.aligned(image))
         return Prediction(rendering, features, maps)
 
     def losses(self, z0: Tensor, scene: Scene) -> dict[str, Tensor]:
@@ -59,6 +60,12 @@ class FitProblem:
         return {
             name: self.per_person(term.weight * term(prediction, self.observation)) for name, term in self.terms.items()
         }
+
+    @cached_property
+    def aligned(self) -> CropPlan:
+        """From images in the frames of the photos to the crops that the identity network sees."""
+        observation = self.observation
+        return plan_crop(observation.crop, observation.image.shape[-1], self.model.identity.size)
 
     @property
     def embedding(self) -> Tensor:

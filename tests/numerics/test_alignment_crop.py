@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from fitdiff.alignment.crop import crop, crop_transform, cut_square
+from fitdiff.alignment.crop import crop, crop_transform, cut_square, plan_crop
 from fitdiff.geometry import ndc_to_pixels, pixels_to_ndc
 
 
@@ -119,3 +119,17 @@ def test_ndc_and_pil_agree_on_the_crop():
     ours = crop(tensor, torch.cat([torch.eye(2) * half, centre[:, None]], 1)[None], 64) * 255
     np.testing.assert_allclose(ours[0].permute(1, 2, 0).numpy(), cut_square(image, 32, 16, 64, 64), atol=0.6)
     assert torch.allclose(ndc_to_pixels(corners, 128), torch.tensor([[32.0, 16.0], [96.0, 80.0]]).double())
+
+
+def test_a_plan_serves_every_image_of_its_transform():
+    torch.manual_seed(5)
+    transforms = torch.cat([similarity(scale, 20, 0.05, 0) for scale in (0.3, 0.9, 0.35, 0.9)]).float()
+    images = torch.rand(3, 4, 3, 96, 96).requires_grad_()
+    plan = plan_crop(transforms, 96, 24)
+    assert len(plan.groups) > 1
+    for batch in images:
+        one_by_one = torch.cat([crop(batch[i, None], transforms[i, None], 24) for i in range(4)])
+        torch.testing.assert_close(plan(batch), one_by_one)
+        weights = torch.rand(4, 3, 24, 24)
+        gradients = [torch.autograd.grad((out * weights).sum(), images)[0] for out in (plan(batch), one_by_one)]
+        torch.testing.assert_close(*gradients)
