@@ -9,6 +9,9 @@ from PIL import Image
 from fitdiff.registry import register
 from fitdiff.types import Detection
 
+LARGEST_SEARCH = 2560
+"""Pixels a side: 6000 x 4000 pixels without a face took minutes and gigabytes."""
+
 
 @register("detector", "mtcnn")
 class Mtcnn:
@@ -16,7 +19,8 @@ class Mtcnn:
 
     Args:
         min_face: smallest face side to look for, in pixels of the reduced image.
-        max_side: larger photos are reduced to this for speed, and searched at full size only if that finds nobody.
+        max_side: larger photos are reduced to this for speed, and searched at full size, of at most 2560 pixels
+            a side, only if that finds nobody.
         threshold: least score of a face.
     """
 
@@ -29,14 +33,16 @@ class Mtcnn:
     def __call__(self, image_HW3: NDArray[np.uint8]) -> list[Detection]:
         """uint8 sRGB (H, W, 3) -> faces, largest first, boxes in pixels of that image; empty if there is none."""
         height, width = image_HW3.shape[:2]
-        reduction = max(1.0, max(height, width) / self.max_side)
-        reduced = Image.fromarray(image_HW3)
-        if reduction > 1:
-            reduced = reduced.resize((round(width / reduction), round(height / reduction)), Image.Resampling.BOX)
-        found = self._detect(reduced, reduction)
-        return found if found or reduction == 1 else self._detect(Image.fromarray(image_HW3), 1.0)
+        reduction, least = (max(1.0, max(height, width) / side) for side in (self.max_side, LARGEST_SEARCH))
+        found = self._detect(image_HW3, reduction)
+        return found if found or reduction <= least else self._detect(image_HW3, least)
 
-    def _detect(self, image: Image.Image, enlarge: float) -> list[Detection]:
+    def _detect(self, image_HW3: NDArray[np.uint8], enlarge: float) -> list[Detection]:
+        """Faces of the image reduced by a factor, in pixels of the image."""
+        image = Image.fromarray(image_HW3)
+        if enlarge > 1:
+            size = (max(1, round(image.width / enlarge)), max(1, round(image.height / enlarge)))
+            image = image.resize(size, Image.Resampling.BOX)
         if min(image.size) < self.min_face:
             return []
         boxes, scores = self.network.detect(image)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 import math
-from dataclasses import dataclass
+import stat
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 SMALLEST_SIDE = 32
+LARGEST_SIDE = 4096
+"""Pixels; the crop that is fitted has a tenth of that."""
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""As Pillow refuses them, before anything is decoded."""
 TIFF_NOTE = "a TIFF with more than 8 bits: read as sRGB, without its colour profile and orientation"
 PLANAR_CONFIGURATION, BITS_PER_SAMPLE = 284, 258
 FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
@@ -44,26 +52,52 @@ def load_photo(path: str | Path) -> Photo:
 
     Transparency is composited on white, an embedded ICC profile is converted to sRGB, the EXIF orientation is applied.
     Integers are scaled by the range of their type, floating-point values are taken as sRGB in [0, 1]; of an animation
-    or a burst the first frame is read.
+    or a burst the first frame is read. Photos of more than 4096 pixels a side are reduced to that.
 
     Raises:
-        PhotoError: no such file, not a readable image, or less than 32 pixels a side.
+        PhotoError: no such file, not a readable image, more than 179 megapixels, or less than 32 pixels a side.
     """
     path = Path(path)
-    if not path.is_file():
-        raise PhotoError(f"{path}: {'a folder, not a photo' if path.is_dir() else 'no such file'}")
-    try:
-        with Image.open(path) as file:
-            _refuse_planar(file)
-            file.load()
-            focal, upright = _focal_pixels(file), ImageOps.exif_transpose(file)
-            image, notes = _to_srgb(upright)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        image, focal, notes = _read_tiff(path, error), None, (TIFF_NOTE,)
+    _refuse_what_is_no_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata and large sizes; what matters is decided below
+        try:
+            with Image.open(path) as file:
+                _refuse_planar(file)
+                file.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEGs are decoded at no more than is needed
+                file.load()
+                focal, upright = _focal_pixels(file), ImageOps.exif_transpose(file)
+                image, notes = _to_srgb(upright)
+        except Exception as error:  # damaged files raise whatever the decoder stumbles over
+            image, focal, notes = _read_tiff(path, error), None, (TIFF_NOTE,)
     if min(image.shape[:2]) < SMALLEST_SIDE:
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise PhotoError(f"{path}: {size} pixels is too small, at least {SMALLEST_SIDE} a side are needed")
-    return Photo(image, focal, path, notes)
+    return _reduced(Photo(image, focal, path, notes))
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """Raise unless the path leads to an ordinary file: opening a pipe would wait forever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = {errno.ENOENT: "no such file", errno.ENOTDIR: "no such file"}.get(error.errno or 0, error.strerror)
+        raise PhotoError(f"{path}: {'a link that leads nowhere' if path.is_symlink() else reason}") from error
+    except ValueError as error:  # a null character
+        raise PhotoError(f"{path}: no such file") from error
+    if not stat.S_ISREG(mode):
+        raise PhotoError(f"{path}: {'a folder, not a photo' if stat.S_ISDIR(mode) else 'not a file'}")
+
+
+def _reduced(photo: Photo) -> Photo:
+    """The photo with at most `LARGEST_SIDE` pixels a side."""
+    height, width = photo.image.shape[:2]
+    scale = LARGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return photo
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = np.asarray(Image.fromarray(photo.image).resize(size, Image.Resampling.BOX))
+    return replace(photo, image=image, focal_pixels=photo.focal_pixels and photo.focal_pixels * scale)
 
 
 def _refuse_planar(file: Image.Image) -> None:
@@ -121,13 +155,20 @@ def _read_tiff(path: Path, error: Exception) -> NDArray[np.uint8]:
     refused = PhotoError(f"{path}: not an image that can be read ({reason}); save it as JPEG or PNG")
     if isinstance(error, Image.DecompressionBombError):
         raise refused from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells every tag that is wrong
     try:
-        values = tifffile.imread(path, key=0)
-    except (tifffile.TiffFileError, ValueError, OSError):
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            if page.size > 4 * MOST_PIXELS or page.ndim > 3:
+                raise refused from error
+            values = page.asarray()
+    except PhotoError:
+        raise
+    except Exception:  # as above
         raise refused from error
     if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[-1] not in (3, 4):
         values = values.transpose(1, 2, 0)
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4):
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4) or not values.size:
         raise refused from error
     return _to_8_bit(values)
 
