@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitdiff import completion, editing
+from fitdiff import editing
 from fitdiff.command import usable_device
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
@@ -31,7 +31,6 @@ from fitdiff.storage import (
     write_tensors,
 )
 from fitdiff.types import FaceMaps
-from fitdiff.visible_texture import PartialTexture
 
 FORMAT = 1
 COMPONENTS = ("shape_model", "autoencoder", "denoiser", "schedule", "identity", "renderer")
@@ -158,14 +157,18 @@ class FitDiff(nn.Module):
             digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def complete(self, texture: str | Path | PartialTexture, mask: str | Path | None = None, **options: Any) -> Samples:
-        """Complete a partial texture (a file, or a `PartialTexture`); see `completion.complete_texture`."""
-        if not isinstance(texture, PartialTexture):
+    def complete(self, texture: Any, mask: str | Path | None = None, **options: Any) -> Samples:
+        """Complete a partial texture, a file or a `PartialTexture`; see `completion.complete_texture`."""
+        from fitdiff import completion  # which draws on `fitdiff.data`, which draws on this module
+
+        if isinstance(texture, (str, Path)):
             texture = completion.read_texture(texture, mask, int(self.config["resolution"]))
         return completion.complete_texture(self, texture, **options)
 
     def complete_photo(self, fit: PhotoFit, **options: Any) -> Samples:
         """What the fitted photo shows of the texture, and the rest drawn; see `completion.complete_photo`."""
+        from fitdiff import completion  # as above
+
         return completion.complete_photo(self, fit, **options)
 
     def save(self, folder: str | Path) -> Path:
