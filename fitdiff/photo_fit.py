@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ class PhotoFit:
             comparison(photo, views["fit"], views["relit_left"], views["frontal"], maps), folder / "comparison.png"
         )
         save_faces(model, Faces(z, self.observation.features.embedding), folder)
-        if (spread := self.spread()) is not None:
-            save_png(spread.picture(), folder / "spread.png")
+        if self.spread is not None:
+            save_png(self.spread.picture(), folder / "spread.png")
         write_json(folder / "fit.json", self.report())
         return folder
 
@@ -114,6 +115,7 @@ class PhotoFit:
         save_obj(avatar, folder / "avatar.obj")
         save_maps(avatar.maps, folder)
 
+    @cached_property
     def spread(self) -> Spread | None:
         """How far the candidates differ; None if there is only one."""
         from fitdiff.spread import spread_of  # brings OpenCV, which no other fit waits for
@@ -139,9 +141,9 @@ class PhotoFit:
         }
 
     def _about_candidates(self) -> dict[str, Any]:
-        if (spread := self.spread()) is None:
+        if self.candidates is None:
             return {}
-        return {"candidates_G": _rounded(self.candidates.G), "spread": spread.figures()}
+        return {"candidates_G": _rounded(self.candidates.G), "spread": self.spread.figures()}
 
     def summary(self) -> Table:
         """The figures that matter, for the terminal."""
