@@ -26,18 +26,21 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def replace_generated(path: Path, text: str) -> Path:
+def replace_generated(path: Path, text: str, part: str = "") -> Path:
     """Put `text` between the markers of a README, in place of what stood there.
+
+    Args:
+        part: name in the first marker, `<!-- generated: begin name -->`, where a README has several generated parts.
 
     Raises:
         ValueError: the file lacks the markers.
     """
-    old = path.read_text()
-    before, begin, rest = old.partition(BEGIN)
+    old, marker = path.read_text(), BEGIN.replace("begin", f"begin {part}".strip())
+    before, begin, rest = old.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path}: expected the lines {BEGIN} and {END}; put them where the generated text belongs")
-    return write_atomically(path, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}".encode())
+        raise ValueError(f"{path}: expected the lines {marker} and {END}; put them where the generated text belongs")
+    return write_atomically(path, f"{before}{marker}\n\n{text.strip()}\n\n{END}{after}".encode())
 
 
 def save_chart(figure: Figure, path: Path) -> Path:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.laptop.table import load_run
-from fitdiff.evaluation.people import compare
+from fitdiff.evaluation.compare import compare, methods_of
 
 RUN = Path("outputs/fitdiff-laptop")
 OUT = Path("outputs/demo")
@@ -23,7 +23,8 @@ def main() -> None:
     console = Console()
     model, people, metrics = load_run(RUN)
     console.print("fitting 8 held-out people, whose scenes are unknown to the fit")
-    results = compare(model, people.held_out, 8, None, False, ("mean face", "guided"))
+    methods = methods_of(model)
+    results = compare(model, people.held_out, 8, {name: methods[name] for name in ("mean face", "guided")}, False)
     autoencoder = metrics["autoencoder"]
     table = Table("autoencoder, held-out PSNR", "diffuse", "specular", "normals")
     for label, suffix in (("decoded", ""), ("mean map", "_mean_map")):

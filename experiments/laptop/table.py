@@ -16,8 +16,9 @@ from rich.console import Console
 from experiments.report import markdown_table
 from fitdiff.data.people import People
 from fitdiff.data.sources import build_data
+from fitdiff.evaluation.compare import compare, methods_of
+from fitdiff.evaluation.methods import RidgeRegression
 from fitdiff.evaluation.pca import pca_psnr
-from fitdiff.evaluation.people import METHODS, RidgeRegression, compare
 from fitdiff.model import FitDiff
 from fitdiff.storage import write_json
 from fitdiff.training.latents import encode_maps
@@ -83,10 +84,11 @@ def main() -> None:
         f"mean(alpha_bar) is {diffusion['mean_alpha_bar']:.4f}.\n",
     ]
     ridge = RidgeRegression(model, people.train, encode_maps(model, people.train))
+    methods = methods_of(model, ridge)
     record: dict[str, Any] = {"autoencoder": autoencoder, "pca": pca, "diffusion": diffusion}
     for known, label in ((True, "known scene"), (False, "unknown scene")):
         console.print(f"fitting {options.n} people, {label}")
-        results = compare(model, people.held_out, options.n, ridge, known, METHODS)
+        results = compare(model, people.held_out, options.n, methods, known)
         text.append(f"**{label[0].upper()}{label[1:]}**\n\n{markdown(results)}\n")
         record[label] = {m: {k: v.tolist() for k, v in rows.items()} for m, rows in results.items()}
     out = Path(options.out)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from fitdiff.colour import LUMINANCE
 from fitdiff.types import FaceMaps
 
 
@@ -21,21 +22,36 @@ def similarity_align(source_BV3: Tensor, target_BV3: Tensor) -> Tensor:
     return scale[:, None, None] * source @ rotation.transpose(1, 2) + target_mean
 
 
-def shape_error(vertices_BV3: Tensor, truth_BV3: Tensor, mask_V: Tensor | None = None) -> Tensor:
-    """(B,) mean distance in mm of corresponding vertices after similarity alignment over all vertices.
+def vertex_distance(vertices_BV3: Tensor, truth_BV3: Tensor) -> Tensor:
+    """(B, V) distance in mm of corresponding vertices after similarity alignment over all vertices.
 
     Args:
         vertices_BV3, truth_BV3: mm, neutral expression.
-        mask_V: average over these vertices only (a region); the alignment is over all.
     """
-    distance = (similarity_align(vertices_BV3, truth_BV3) - truth_BV3).norm(dim=2)
+    return (similarity_align(vertices_BV3, truth_BV3) - truth_BV3).norm(dim=2)
+
+
+def shape_error(vertices_BV3: Tensor, truth_BV3: Tensor, mask_V: Tensor | None = None) -> Tensor:
+    """(B,) mean `vertex_distance`, with `mask_V` that of these vertices only (a region)."""
+    distance = vertex_distance(vertices_BV3, truth_BV3)
     return distance.mean(1) if mask_V is None else distance[:, mask_V].mean(1)
 
 
-def map_psnr(maps: FaceMaps, truth: FaceMaps) -> dict[str, Tensor]:
-    """Per map, (B,) PSNR in dB of the displayed images in [0, 1] (sRGB diffuse, specular, normals)."""
+def map_psnr(maps: FaceMaps, truth: FaceMaps, mask_B1RR: Tensor | None = None) -> dict[str, Tensor]:
+    """Per map, (B,) PSNR in dB of the displayed images in [0, 1] (sRGB diffuse, specular, normals).
+
+    Args:
+        mask_B1RR: bool, (B or 1, 1, R, R): only these texels count; NaN where a person has none.
+    """
     ours, theirs = maps.to_images(), truth.to_images()
-    return {name: -10 * (ours[name] - theirs[name]).square().mean((1, 2, 3)).log10() for name in theirs}
+    squared = {name: (ours[name] - theirs[name]).square() for name in theirs}
+    if mask_B1RR is None:
+        return {name: -10 * error.mean((1, 2, 3)).log10() for name, error in squared.items()}
+    counts = mask_B1RR.sum((1, 2, 3))
+    return {
+        name: -10 * ((error.mean(1, keepdim=True) * mask_B1RR).sum((1, 2, 3)) / counts).log10()
+        for name, error in squared.items()
+    }
 
 
 def identity_cosine(embedding_BD: Tensor, truth_BD: Tensor, mean_D: Tensor | None = None) -> Tensor:
@@ -49,3 +65,16 @@ def landmark_error(landmarks_B682: Tensor, truth_B682: Tensor) -> Tensor:
     """(B,) mean landmark distance in units of the distance of the outer eye corners (300-W's convention)."""
     interocular = (truth_B682[:, 36] - truth_B682[:, 45]).norm(dim=1)
     return (landmarks_B682 - truth_B682).norm(dim=2).mean(1) / interocular
+
+
+def light_error(received_B3: Tensor, truth_B3: Tensor) -> dict[str, Tensor]:
+    """How far mean received light (linear RGB) is from the truth, each (B,).
+
+    Returns:
+        stops: |log2| of the ratio of luminances. degrees: angle between the two as vectors, which no strength changes
+            (the recovery error of colour constancy).
+    """
+    weights = received_B3.new_tensor(LUMINANCE)
+    ours, theirs = ((light @ weights).clamp_min(1e-6) for light in (received_B3, truth_B3))
+    cosine = nnf.cosine_similarity(received_B3.double(), truth_B3.double()).clamp(-1, 1)
+    return {"stops": (ours / theirs).log2().abs(), "degrees": torch.rad2deg(cosine.acos()).to(received_B3)}

@@ -34,3 +34,9 @@ def class_shares(angles: ArrayLike) -> dict[str, float]:
     which = (np.asarray(angles)[..., None] <= edges).sum(-1)
     counts = np.bincount(which.ravel(), minlength=len(edges))
     return dict(zip(CLASSES, (counts / counts.sum()).tolist(), strict=True))
+
+
+def typology_error(albedo_N3: ArrayLike, truth_N3: ArrayLike) -> NDArray[np.float64]:
+    """(N,) degrees between the ITA of two linear albedos in [0, 1], at most 180."""
+    ours, theirs = (typology_angle(lab_of_albedo(albedo)) for albedo in (albedo_N3, truth_N3))
+    return np.abs((ours - theirs + 180) % 360 - 180)
