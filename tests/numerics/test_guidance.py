@@ -14,7 +14,7 @@ from fitdiff.guidance.perceptual import EfficientNetLite0, LpipsVgg, SameConv2d,
 from fitdiff.guidance.terms import IdentityCosine, IdentityPerceptual, Landmarks, Perceptual, Photometric
 from fitdiff.registry import build, config_of
 from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Rendering
-from fitdiff.weights import WeightsError, package_folder
+from fitdiff.weights import WeightsError, fold_norm, package_folder
 
 BATCH, SIZE = 3, 48
 TERMS = ("id_cos", "id_per", "mse", "landmarks", "vgg")
@@ -263,3 +263,17 @@ def test_features_of_the_photo_are_computed_once_for_each_photo(monkeypatch):
     assert torch.equal(values[0], values[2])
     assert torch.equal(values[0], values[4])
     assert not torch.equal(values[0], values[3])
+
+
+def test_folded_normalisations_change_nothing():
+    torch.manual_seed(0)
+    parent = torch.nn.Module()
+    parent.conv, parent.norm = SameConv2d(4, 6, 3, bias=False), torch.nn.BatchNorm2d(6, eps=1e-3)
+    with torch.no_grad():
+        for tensor in (parent.norm.weight, parent.norm.bias, parent.norm.running_mean, parent.norm.running_var):
+            tensor.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 9, 9)
+    expected = parent.eval().norm(parent.conv(x))
+    fold_norm(parent, "conv", "norm")
+    assert isinstance(parent.norm, torch.nn.Identity)
+    torch.testing.assert_close(parent.norm(parent.conv(x)), expected)
