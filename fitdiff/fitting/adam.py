@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fitdiff.fitting.objective import Fitting
 from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
-from fitdiff.fitting.scene import SceneOptimiser
 from fitdiff.registry import register
 
 
@@ -19,7 +18,7 @@ class AdamFitting(Fitting):
 
     Args:
         steps: of Adam. learning_rate: in deviations of z. prior: weight of the prior, per photo.
-        size, light_prior, expression_prior: as in `GuidedFitting`.
+        size, light, white_balance, light_strength, harmonics_prior, expression_prior: see `Fitting`.
     """
 
     def __init__(
@@ -29,11 +28,14 @@ class AdamFitting(Fitting):
         learning_rate: float = 0.1,
         prior: float = 0.1,
         size: int = 224,
-        light_prior: float = 1.0,
+        light: str = "fitted",
+        white_balance: float = 4.0,
+        light_strength: float = 4.0,
+        harmonics_prior: float = 0.3,
         expression_prior: float = 0.02,
     ) -> None:
-        self.steps, self.learning_rate, self.prior, self.size = steps, learning_rate, prior, size
-        self.light_prior, self.expression_prior = light_prior, expression_prior
+        super().__init__(size, light, white_balance, light_strength, harmonics_prior, expression_prior)
+        self.steps, self.learning_rate, self.prior = steps, learning_rate, prior
 
     def __call__(
         self,
@@ -46,7 +48,7 @@ class AdamFitting(Fitting):
         """Fit the people of a batch of photos from z = 0; of the arguments of `GuidedFitting` only the shape of z_T."""
         z = torch.zeros_like(z_T, requires_grad=True)
         adam = torch.optim.Adam([z], lr=self.learning_rate)
-        scenes = SceneOptimiser(problem.scene, self.steps, self.light_prior, self.expression_prior)
+        scenes = self._scenes(problem, self.steps)
         history: list[dict[str, Tensor]] = []
         for _ in range(self.steps):
             z.grad, record = self._gradient(problem, scenes, z, z, extra=self.prior * z.square().mean(1))
@@ -54,5 +56,5 @@ class AdamFitting(Fitting):
             if problem.fit_scene:
                 scenes.step()
             history.append(record)
-            self._report(on_step, len(history), record)
+            self._report(on_step, len(history), self.steps, record)
         return self._finish(problem, scenes, z, history)

@@ -8,24 +8,40 @@ import torch
 from torch import Tensor
 
 from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
-from fitdiff.fitting.scene import SceneOptimiser
+from fitdiff.fitting.scene import SceneOptimiser, ScenePrior
 
 
 class Fitting:
-    """What the two methods share: the gradient of G, the record of it, and the scene's updates."""
+    """What the methods share: the gradient of G, the record of it, and the scene's updates.
 
-    steps: int
-    light_prior: float
-    expression_prior: float
+    Args:
+        size: side of the fitted photo crop in pixels.
+        light: see `SceneOptimiser`. white_balance, light_strength, harmonics_prior, expression_prior: see `ScenePrior`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        light: str,
+        white_balance: float,
+        light_strength: float,
+        harmonics_prior: float,
+        expression_prior: float,
+    ) -> None:
+        self.size, self.light = size, light
+        self.scene_prior = ScenePrior(white_balance, light_strength, harmonics_prior, expression_prior)
+
+    def _scenes(self, problem: FitProblem, steps: int) -> SceneOptimiser:
+        return SceneOptimiser(problem.scene, steps, self.scene_prior, self.light)
 
     def _gradient(self, problem: FitProblem, scenes: SceneOptimiser, z0: Tensor, wrt: Tensor, extra: Tensor | float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip # noqa: E501
         """dG/d`wrt` (P, N), with the scene's gradients left in its leaves; and the weighted terms.
 
         People are independent, so one backward pass of the sum gives every person's own gradient.
         """
-        terms = problem.losses(z0, scenes.scene)
+        terms = problem.losses(z0, scenes.scene if problem.fit_scene else problem.scene)
         total = torch.stack(list(terms.values())).sum(0)
-        leaves = [scenes.leaves[key] for key in scenes.RATES] if problem.fit_scene else []
+        leaves = [scenes.leaves[key] for key in scenes.rates] if problem.fit_scene else []
         prior = problem.per_person(scenes.prior()) if problem.fit_scene else 0.0
         objective = total + extra + prior
         grad, *scene_grads = torch.autograd.grad(objective.sum(), [wrt, *leaves], allow_unused=True)
@@ -37,7 +53,7 @@ class Fitting:
     def _finish(self, problem: FitProblem, scenes: SceneOptimiser, z: Tensor, history: Any) -> FitResult:
         z = z.detach()
         leaf = z.clone().requires_grad_(True)
-        scene = scenes.scene.detach()
+        scene = scenes.scene.detach() if problem.fit_scene else problem.scene
         terms = problem.losses(leaf, scene)
         norms = {
             name: torch.autograd.grad(value.sum(), leaf, retain_graph=True)[0].norm(dim=1)
@@ -45,6 +61,6 @@ class Fitting:
         }
         return FitResult(z, scene, history, norms)
 
-    def _report(self, on_step: OnStep | None, done: int, record: dict[str, Tensor]) -> None:
+    def _report(self, on_step: OnStep | None, done: int, steps: int, record: dict[str, Tensor]) -> None:
         if on_step is not None:
-            on_step(done, self.steps, {name: value.mean().item() for name, value in record.items() if name != "t"})
+            on_step(done, steps, {name: value.mean().item() for name, value in record.items() if name != "t"})

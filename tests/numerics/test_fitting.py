@@ -9,7 +9,15 @@ from torch import nn
 
 from fitdiff.diffusion.sampler import DDIM, Known, sample
 from fitdiff.diffusion.schedule import ScaledLinear
-from fitdiff.fitting import LIGHT_STRENGTH, AdamFitting, FitProblem, GuidedFitting, SceneOptimiser
+from fitdiff.fitting import (
+    LIGHT_STRENGTH,
+    AdamFitting,
+    FitProblem,
+    GuidedFitting,
+    LearnedPrior,
+    SceneOptimiser,
+    ScenePrior,
+)
 from fitdiff.types import Camera, IdentityFeatures, Lighting, Observation, Scene
 
 
@@ -42,7 +50,7 @@ def problem(target):
     schedule = ScaledLinear()
     model = SimpleNamespace(
         denoiser=GaussianDenoiser(schedule), schedule=schedule, device=torch.device("cpu"),
-        latent=SimpleNamespace(length=target.shape[1]),
+        latent=SimpleNamespace(length=target.shape[1], used=target.shape[1]),
     )  # fmt: skip
     features = IdentityFeatures(torch.zeros(len(target), 2))
     observation = Observation(target[:, None, None], torch.zeros(1), torch.zeros(1), features)
@@ -96,12 +104,12 @@ def test_gradient_norms_are_those_of_the_result():
 
 
 def test_scene_updates_stay_possible_and_decay():
-    scenes = SceneOptimiser(scene(1), steps=100, light_prior=0.0, expression_prior=0.0)
+    scenes = SceneOptimiser(scene(1), 100, ScenePrior(0.0, 0.0, 0.0, 0.0))
     for _ in range(100):
         s = scenes.scene
         pull = 10 * s.lighting.ambient.sum() + 10 * s.expression[:, 0].sum() - 10 * s.expression[:, 1].sum()
         pull.backward()
-        for key in scenes.RATES:
+        for key in scenes.rates:
             if scenes.leaves[key].grad is None:
                 scenes.leaves[key].grad = torch.zeros_like(scenes.leaves[key])
         scenes.step()
@@ -116,7 +124,7 @@ def test_light_prior_prefers_grey_of_the_usual_strength():
     grey, tinted, bright = scene(1), scene(1), scene(1)
     usual = LIGHT_STRENGTH / 1.1  # of the scene's 0.5 + 2 x 0.3
     grey = replace(grey, lighting=replace(grey.lighting, ambient=grey.lighting.ambient * usual, colours=grey.lighting.colours * usual))  # fmt: skip # noqa: E501
-    scenes = SceneOptimiser(grey, 1, light_prior=1.0, expression_prior=0.0)
+    scenes = SceneOptimiser(grey, 1, ScenePrior(1.0, 1.0, 1.0, 0.0))
     assert scenes.prior().item() == pytest.approx(0, abs=1e-9)
     with torch.no_grad():
         scenes.leaves["ambient"].copy_(tinted.lighting.ambient * torch.tensor([1.2, 1.0, 0.8]))
@@ -141,3 +149,75 @@ def test_photos_of_one_person_pull_at_one_z():
     z = AdamFitting(steps=400, prior=0.0)(together, DDIM(), torch.zeros(1, 2)).z
     expected = AdamFitting(steps=400, prior=0.0)(alone, DDIM(), torch.zeros(1, 2)).z
     assert torch.allclose(z, expected, atol=1e-2)
+
+
+def test_a_fixed_light_stays_while_the_camera_moves():
+    start = scene(1)
+    scenes = SceneOptimiser(start, 10, ScenePrior(), light="fixed")
+    for _ in range(10):
+        sum(x.sum() for x in scenes.leaves.values()).backward()
+        scenes.step()
+    assert torch.equal(scenes.scene.lighting.ambient, start.lighting.ambient)
+    assert torch.equal(scenes.scene.lighting.colours, start.lighting.colours)
+    assert scenes.scene.camera.translation.max() < -1
+    with pytest.raises(ValueError, match="fitted or fixed"):
+        SceneOptimiser(start, 10, ScenePrior(), light="dim")
+
+
+@pytest.mark.parametrize(("trust", "colour"), [(0.0, 0.5), (100.0, 0.02)])
+def test_a_trusted_white_balance_leaves_the_colour_to_the_skin(trust, colour):
+    # The photo is redder than grey by 0.2; the light's penalty alone decides how much of that the light takes.
+    scenes = SceneOptimiser(scene(1), 400, ScenePrior(trust, 0.0, 0.0, 0.0))
+    start = scenes.leaves["ambient"].detach().clone()
+    for _ in range(400):
+        excess = scenes.leaves["ambient"] - start - torch.tensor([0.2, 0.0, 0.0])
+        (excess.square().sum() + scenes.prior().sum()).backward()
+        scenes.step()
+    tint = scenes.leaves["ambient"].detach() - start
+    assert abs((tint[0, 0] - tint[0, 1]) / 0.2 - (1 if trust == 0 else 0)) < colour
+
+
+def test_temperature_0_does_not_depend_on_the_noise():
+    target = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    fit = GuidedFitting(steps=10, scale=0.5, temperature=0.0)
+    assert torch.equal(fit(problem(target), DDIM(), noise(target)).z, fit(problem(target), DDIM(), -noise(target)).z)
+
+
+def test_adaptive_steps_do_not_depend_on_the_units_of_the_loss():
+    target = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    fit = GuidedFitting(steps=25, adaptive=0.1, through_unet=False, temperature=0.0)
+
+    class Scaled(TargetProblem):
+        def losses(self, z0, scene):
+            return {name: 1000 * value for name, value in super().losses(z0, scene).items()}
+
+    plain = problem(target)
+    scaled = Scaled(plain.model, {}, plain.observation, plain.scene, fit_scene=False)
+    z = fit(plain, DDIM(), noise(target)).z
+    assert torch.allclose(z, fit(scaled, DDIM(), noise(target)).z, atol=1e-5)
+    assert (z - target).norm() < 0.8 * target.norm()
+    with pytest.raises(ValueError, match="through_unet"):
+        GuidedFitting(adaptive=0.1)
+
+
+def test_the_learned_prior_of_a_gaussian_is_a_gaussian():
+    # For z ~ N(0, 1) the guess at step t is E[z | z_t] = sqrt(alpha_bar) z_t: the mean pull is 2 (1 - alpha_bar) z / N.
+    schedule = ScaledLinear()
+    prior = LearnedPrior(schedule, GaussianDenoiser(schedule), used=4000)
+    z = torch.full((1, 4000), 3.0)
+    steps = [int(20 + (i * (5**0.5 - 1) / 2) % 1 * 380) for i in range(16)]
+    for i, t in enumerate(steps):
+        expected = 2 * (1 - float(schedule.alpha_bar[t])) * 3 / 4000
+        assert prior.gradient(z, i).mean().item() == pytest.approx(expected, rel=0.05, abs=2e-5)
+    assert torch.equal(prior.gradient(z, 3), prior.gradient(z.repeat(5, 1), 3)[:1])
+
+
+def test_refinement_balances_target_and_learned_prior():
+    target = torch.full((1, 8), 2.0)
+    loose, tight = (
+        GuidedFitting(steps=5, scale=0.1, refine_steps=300, refine_prior=weight)(problem(target), DDIM(), noise(target))
+        for weight in (0.0, 200.0)
+    )
+    assert (loose.z - target).abs().max() < 0.02
+    assert tight.z.mean() < 1.8
+    assert len(tight.history) == 305
