@@ -80,7 +80,8 @@ def fit_what_is_asked(config: DictConfig, console: Console) -> Path:
     return _fit_album(config, sources, out, console)
 
 
-def _options(config: DictConfig) -> dict[str, Any]:
+def options_of(config: DictConfig) -> dict[str, Any]:
+    """What of fit.py's config `FitDiff.fit` and `Album` take."""
     choices = {key: plain(config[key]) for key in GROUPS}
     return {"samples": config.samples, "seed": config.seed, **choices}
 
@@ -98,7 +99,7 @@ def _fit_one(config: DictConfig, path: Path, out: Path, console: Console) -> Pat
     photo = load_photo(path)  # before the model: a bad photo is told at once
     model = FitDiff.load(config.checkpoint, config.device)
     with FitProgress(console) as progress:
-        fit = model.fit(photo, face=which, on_step=progress.on_step, **_options(config))
+        fit = model.fit(photo, face=which, on_step=progress.on_step, **options_of(config))
     if not fit.finite:
         raise PhotoError(f"{path}: the fit did not stay finite; try a smaller fitting.scale")
     publish(out, fit.save)
@@ -116,7 +117,7 @@ def _fit_album(config: DictConfig, sources: Sources, out: Path, console: Console
     with FitProgress(console, len(sources.photos), config.batch) as progress:
         album = Album(
             model, out, faces=which, batch=config.batch, on_entry=progress.on_entry, on_step=progress.on_step,
-            **_options(config),
+            **options_of(config),
         )  # fmt: skip
         shared = config.person == "shared"
         entries = album.fit_shared(sources.photos) if shared else album.fit_each(sources.photos)

@@ -136,10 +136,10 @@ def _folder(folder: Path, results: Path) -> Sources:
     return Sources(title, [Source(name, folder / name) for name in sorted(photos, key=_natural)], unusable)
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key that puts 2.jpg before 10.jpg."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part.casefold()) for part in parts], name
+    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part.casefold()) for part in parts], name
 
 
 def is_video(path: Path) -> bool:

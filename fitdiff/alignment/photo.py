@@ -168,7 +168,7 @@ def _read_tiff(path: Path, error: Exception) -> NDArray[np.uint8]:
         raise refused from error
     if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[-1] not in (3, 4):
         values = values.transpose(1, 2, 0)
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4) or not values.size:
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4) or values.dtype.kind not in "buif":
         raise refused from error
     return _to_8_bit(values)
 

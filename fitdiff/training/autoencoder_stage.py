@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torchmetrics.image import PeakSignalNoiseRatio
 
 from fitdiff.autoencoder.discriminator import BranchedDiscriminator
 from fitdiff.autoencoder.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
@@ -160,6 +159,8 @@ class AutoencoderStage:
             are fewer than the latent's where the PCA ran out of people or memory (see `evaluation.pca`);
             `codes_in_use`, the share in training; `codes_in_held_out` and `perplexity`, of all held-out people's codes.
         """
+        from torchmetrics.image import PeakSignalNoiseRatio  # brings matplotlib and scipy.signal, which no fit needs
+
         autoencoder = averages["autoencoder"]
         device = next(autoencoder.parameters()).device
         names = [f"psnr_{name}{kind}" for name in MAPS for kind in ("", "_mean_map")]
