@@ -52,11 +52,11 @@ def test_known_texels_are_kept_and_met_to_within_the_autoencoders_error(model, f
     samples = model.complete(texture, steps=8)
     assert torch.equal(samples.maps.diffuse_albedo[mask], texture.diffuse_albedo[mask])
     error, rebuilt, unguided = (
-        (linear_to_srgb(model.maps(z).diffuse_albedo) - srgb)[mask].square().mean().sqrt()
+        (linear_to_srgb(model.maps(z).diffuse_albedo) - srgb)[mask].square().mean()
         for z in (samples.z, face, model.sample(1, steps=8).z)
     )
-    assert error < 1.1 * rebuilt + 2 / 255
-    assert error < 0.6 * unguided
+    assert error.sqrt() < 1.1 * rebuilt.sqrt()
+    assert error - rebuilt < 0.2 * (unguided - rebuilt)  # of what can be met at all
 
 
 def test_shape_can_be_kept_and_completion_is_reproducible(model, face):

@@ -62,8 +62,7 @@ def test_inversion_finds_the_noise(model):
     noise = first_noise(model, 1, 2)
     z = draw(model, noise, steps=50, sampler={**model.config["sampler"], "clip": None})
     found = invert(model, z, steps=50)
-    assert (found - noise).abs().mean() < 0.02
-    assert (z - noise).abs().mean() > 0.1
+    assert (found - noise).abs().mean() < 0.05 * (z - noise).abs().mean()
 
 
 def test_edits_move_what_they_name_and_nothing_else(model, people):
