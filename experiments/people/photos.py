@@ -18,7 +18,7 @@ from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.alignment.face import SMALLEST_INTEROCULAR, DetectedFace, square_crop
 from fitdiff.alignment.photo import load_photo
 from fitdiff.registry import build, config_of
-from fitdiff.types import Detector, IdentityNetwork
+from fitdiff.types import Detector, IdentityNetwork, LandmarkDetector
 
 CROP_SIZE = 224
 USABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -60,22 +60,39 @@ class RealFace:
     embedding: np.ndarray
 
 
-def real_faces(identity: IdentityNetwork, detector: Detector, folder: Path | None) -> list[RealFace]:
+@dataclass(frozen=True)
+class PhotoFace:
+    """One face: `name` of its photo, with a number where that shows several; `licence`, `free` of the photo."""
+
+    name: str
+    licence: str
+    free: bool
+    face: DetectedFace
+
+
+def photo_faces(detector: Detector, landmark_detector: LandmarkDetector, folder: Path | None) -> list[PhotoFace]:
     """Every usable face of the shipped photos, and of the user's own in `folder`."""
-    landmark_detector = build(config_of("landmarks", "dlib68"), "landmarks")
     faces = []
     for path, licence, free in _paths(folder):
         photo = load_photo(path)
         usable = [(d, landmark_detector(photo.image, d)) for d in detector(photo.image)]
         usable = [(d, p) for d, p in usable if np.linalg.norm(p[36] - p[45]) >= SMALLEST_INTEROCULAR]
         for number, (detection, points) in enumerate(usable, 1):
-            square = square_crop(DetectedFace(photo, detection, points), CROP_SIZE)
-            with torch.inference_mode():
-                aligned = crop(square.image, crop_transform(identity, square.landmarks), identity.size)
-                embedding = identity(aligned).embedding[0].numpy()
-            pixels = (square.image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
             name = path.stem + (f" {number}" if len(usable) > 1 else "")
-            faces.append(RealFace(name, licence, free, pixels, embedding))
+            faces.append(PhotoFace(name, licence, free, DetectedFace(photo, detection, points)))
+    return faces
+
+
+def real_faces(identity: IdentityNetwork, detector: Detector, folder: Path | None) -> list[RealFace]:
+    """What `photo_faces` finds, cut out and embedded."""
+    faces = []
+    for found in photo_faces(detector, build(config_of("landmarks", "dlib68"), "landmarks"), folder):
+        square = square_crop(found.face, CROP_SIZE)
+        with torch.inference_mode():
+            aligned = crop(square.image, crop_transform(identity, square.landmarks), identity.size)
+            embedding = identity(aligned).embedding[0].numpy()
+        pixels = (square.image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        faces.append(RealFace(found.name, found.licence, found.free, pixels, embedding))
     return faces
 
 

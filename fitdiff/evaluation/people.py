@@ -86,7 +86,7 @@ class Truth(TensorRecord):
 
 
 def frame_of(square_B3: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Scale (B,) and shift (B, 2) from NDC of an image of `size` pixels to NDC of squares: left, top, side in pixels."""
+    """Scale (B,) and shift (B, 2): NDC of an image of `size` pixels to NDC of squares (left, top, side in pixels)."""
     left, top, side = square_B3.unbind(1)
     return size / side, torch.stack([(size - 2 * left) / side - 1, 1 - (size - 2 * top) / side], 1)
 
@@ -149,13 +149,18 @@ class Scorer:
 
     @torch.no_grad()
     def of_photo(self, problem: FitProblem, z: Tensor, scene: Scene) -> dict[str, Tensor]:
-        """What can be told of any photo, each (B,): likeness in this view, and distance from detected landmarks."""
+        """What can be told of any photo, each (B,).
+
+        Likeness in this view, likeness of the frontal neutral face in studio light, distance from detected landmarks.
+        """
         observation = problem.observation
         rendering = problem.predict(z, scene).rendering
         ours = self.embed(composite(rendering, observation.image), observation.landmarks)
         target = self.embed(observation.image, observation.landmarks)
+        frontal = self.frontal(self.model.vertices(z), self.model.maps(z))
         return {
             **self.cosines("photo_id", ours, target),
+            **self.cosines("frontal_to_photo_id", frontal, target),
             "detected_landmarks": landmark_error(rendering.landmarks, observation.landmarks),
         }
 
