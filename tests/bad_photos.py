@@ -248,6 +248,6 @@ def _no_files() -> Iterator[tuple[str, Writer]]:
     yield "nowhere.jpg", lambda path: path.symlink_to(path.with_name("there is nothing"))
     yield "pipe.jpg", os.mkfifo
     yield f"{'long' * 60}.jpg", _image(astronaut())
-    yield "new\nline\tand [bold]markup[/].jpg", _bytes(b"")
+    yield "new\nline\tand [bold]markup.jpg", _bytes(b"")
     yield os.fsdecode(b"not utf-8 \xff\xfe.jpg"), _bytes(b"")
     yield os.fsdecode(b"face \xff.jpg"), _image(astronaut())

@@ -16,6 +16,9 @@ from fitdiff.types import Detection, Detector, LandmarkDetector, TensorRecord
 
 SMALLEST_INTEROCULAR = 12.0
 OUTER_EYE_CORNERS = (36, 45)
+SURE = 0.985
+"""Score of MTCNN below which a face is doubtful. Seven real faces score 0.994 or more, 97% of 126 synthetic portraits of
+128 pixels more than this; faces that lie on their side, and drawings, 0.92 to 0.98 with few exceptions."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def find_faces(
 
 
 def _with_landmarks(photo: Photo, detection: Detection, landmark_detector: LandmarkDetector) -> DetectedFace:
-    return DetectedFace(photo, detection, landmark_detector(photo.image, detection), photo.notes)
+    doubt = f"not sure that this is an upright face (detector score {detection.score:.2f}): look at the result"
+    notes = photo.notes if detection.score >= SURE else (*photo.notes, doubt)
+    return DetectedFace(photo, detection, landmark_detector(photo.image, detection), notes)
 
 
 def square_crop(face: DetectedFace, size: int, margin: float = 0.3, rise: float = 0.15) -> FaceCrop:

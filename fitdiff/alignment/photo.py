@@ -81,8 +81,9 @@ def _refuse_what_is_no_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        reason = {errno.ENOENT: "no such file", errno.ENOTDIR: "no such file"}.get(error.errno or 0, error.strerror)
-        raise PhotoError(f"{path}: {'a link that leads nowhere' if path.is_symlink() else reason}") from error
+        absent = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        leads_nowhere = "a link that leads nowhere" if absent and path.is_symlink() else "no such file"
+        raise PhotoError(f"{path}: {leads_nowhere if absent else error.strerror}") from error
     except ValueError as error:  # a null character
         raise PhotoError(f"{path}: no such file") from error
     if not stat.S_ISREG(mode):

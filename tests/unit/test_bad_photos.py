@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fitdiff.alignment.dlib68 import Dlib68
 from fitdiff.alignment.face import SMALLEST_INTEROCULAR, find_face, square_crop
@@ -85,16 +85,20 @@ def test_all_orientations_give_the_same_face(outcomes):
 
 
 def test_a_large_photo_is_reduced_and_its_focal_length_with_it(tmp_path):
-    from PIL import ExifTags
-
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 35
-    for suffix in ("jpg", "png"):
-        path = tmp_path / f"large.{suffix}"
-        astronaut().resize((6000, 3000)).save(path, exif=exif)
-        photo = load_photo(path)
-        assert photo.image.shape == (LARGEST_SIDE // 2, LARGEST_SIDE, 3)
-        assert photo.focal_pixels / LARGEST_SIDE == pytest.approx(35 * np.hypot(2, 1) / 2 / np.hypot(36, 24), rel=1e-3)
+    large = astronaut().resize((6000, 3000))
+    large.save(tmp_path / "large.jpg", exif=exif)
+    large.save(tmp_path / "large.png")
+    photo, lossless = load_photo(tmp_path / "large.jpg"), load_photo(tmp_path / "large.png")
+    assert photo.image.shape == lossless.image.shape == (LARGEST_SIDE // 2, LARGEST_SIDE, 3)
+    assert photo.focal_pixels / LARGEST_SIDE == pytest.approx(35 * np.hypot(2, 1) / 2 / np.hypot(36, 24), rel=1e-3)
+
+
+def test_doubtful_faces_are_told(outcomes):
+    for name in ("drawing-8.png", "turned-210.jpg"):
+        assert "not sure" in outcomes[name].notes[0]
+    assert outcomes["crop-lower-border.png"].notes == ()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
