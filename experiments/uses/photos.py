@@ -28,7 +28,7 @@ from fitdiff.data.shards import dequantise
 from fitdiff.evaluation.metrics import identity_cosine, map_psnr, shape_error
 from fitdiff.model import FitDiff
 from fitdiff.photo_fit import fit_faces, render_embedding
-from fitdiff.registry import build
+from fitdiff.registry import build, config_of
 from fitdiff.storage import write_json
 from fitdiff.types import SCENE_KEYS, FaceMaps, Scene
 
@@ -79,7 +79,7 @@ def score(model: FitDiff, person: dict[str, Tensor], z_1N: Tensor) -> dict[str, 
 
 def fit_in_all_ways(model: FitDiff, faces: list[DetectedFace], steps: int) -> dict[str, Tensor]:
     """z (1, N) by way; the single fits under `single 1` and so on."""
-    fitting = {**model.config["fitting"], "steps": steps}
+    fitting = config_of("fitting", "guided", steps=steps)
     singles = fit_faces(model, faces, fitting=fitting)
     last = [float(fit.result.history[-1]["G"]) for fit in singles]
     together = {k: fit_faces(model, faces[:k], shared=True, fitting=fitting)[0].result.z for k in (2, MOST)}
