@@ -17,8 +17,8 @@ from fitdiff.types import Detection, Detector, LandmarkDetector, TensorRecord
 SMALLEST_INTEROCULAR = 12.0
 OUTER_EYE_CORNERS = (36, 45)
 SURE = 0.985
-"""Score of MTCNN below which a face is doubtful. Seven real faces score 0.994 or more, 97% of 126 synthetic portraits of
-128 pixels more than this; faces that lie on their side, and drawings, 0.92 to 0.98 with few exceptions."""
+"""Score of MTCNN below which a face is doubtful. Seven real faces score 0.994 or more, 97% of 126 synthetic portraits
+of 128 pixels more than this; faces that lie on their side, and drawings, 0.92 to 0.98 with few exceptions."""
 
 
 @dataclass(frozen=True)
