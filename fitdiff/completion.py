@@ -71,7 +71,7 @@ class TextureProblem:
     known: Known | None = None
     fit_scene: bool = False
 
-    def losses(self, z0: Tensor, scene: Scene) -> dict[str, Tensor]:
+    def losses(self, z0: Tensor, scene: Scene, jitter: None = None) -> dict[str, Tensor]:
         """Weighted terms, each (P,)."""
         prediction = Prediction(None, None, self.model.maps(z0))  # type: ignore[arg-type]
         return {name: term.weight * term(prediction) for name, term in self.terms.items()}

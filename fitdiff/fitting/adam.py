@@ -18,7 +18,7 @@ class AdamFitting(Fitting):
 
     Args:
         steps: of Adam. learning_rate: in deviations of z. prior: weight of the prior, per photo.
-        size, light, white_balance, light_strength, harmonics_prior, expression_prior: see `Fitting`.
+        size, crop_jitter, light, white_balance, light_strength, harmonics_prior, expression_prior: see `Fitting`.
     """
 
     def __init__(
@@ -28,13 +28,14 @@ class AdamFitting(Fitting):
         learning_rate: float = 0.1,
         prior: float = 0.1,
         size: int = 224,
+        crop_jitter: float = 0.0,
         light: str = "fitted",
         white_balance: float = 4.0,
         light_strength: float = 4.0,
         harmonics_prior: float = 0.3,
         expression_prior: float = 0.02,
     ) -> None:
-        super().__init__(size, light, white_balance, light_strength, harmonics_prior, expression_prior)
+        super().__init__(size, crop_jitter, light, white_balance, light_strength, harmonics_prior, expression_prior)
         self.steps, self.learning_rate, self.prior = steps, learning_rate, prior
 
     def __call__(
@@ -53,8 +54,7 @@ class AdamFitting(Fitting):
         for _ in range(self.steps):
             z.grad, record = self._gradient(problem, scenes, z, z, extra=self.prior * z.square().mean(1))
             adam.step()
-            if problem.fit_scene:
-                scenes.step()
+            scenes.step()
             history.append(record)
             self._report(on_step, len(history), self.steps, record)
         return self._finish(problem, scenes, z, history)

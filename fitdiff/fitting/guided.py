@@ -36,7 +36,7 @@ class GuidedFitting(Fitting):
         cfg_scale: classifier-free guidance of the denoiser; 1 is off.
         refine_steps: steps of Adam on z after the reverse process, under G and the learned prior (`LearnedPrior`).
         refine_rate: their size in deviations of z, decaying to a tenth. refine_prior: weight of the prior.
-        size, light, white_balance, light_strength, harmonics_prior, expression_prior: see `Fitting`.
+        size, crop_jitter, light, white_balance, light_strength, harmonics_prior, expression_prior: see `Fitting`.
     """
 
     def __init__(
@@ -53,13 +53,14 @@ class GuidedFitting(Fitting):
         refine_rate: float = 0.05,
         refine_prior: float = 1.0,
         size: int = 224,
+        crop_jitter: float = 0.0,
         light: str = "fitted",
         white_balance: float = 4.0,
         light_strength: float = 4.0,
         harmonics_prior: float = 0.3,
         expression_prior: float = 0.02,
     ) -> None:
-        super().__init__(size, light, white_balance, light_strength, harmonics_prior, expression_prior)
+        super().__init__(size, crop_jitter, light, white_balance, light_strength, harmonics_prior, expression_prior)
         if adaptive and through_unet:
             raise ValueError("fitting.adaptive moves z0_hat: give fitting.through_unet=false with it")
         self.steps, self.scale, self.adaptive, self.temperature = steps, scale, adaptive, temperature
@@ -104,8 +105,7 @@ class GuidedFitting(Fitting):
                 else:
                     eps = eps + self.scale * (1 - alpha_bar) ** 0.5 * grad
                 z = sampler.step(schedule, z_t.detach(), t, t_previous, eps, generator=generator)
-            if problem.fit_scene:
-                scenes.step()
+            scenes.step()
             history.append({**record, "t": torch.full((len(z),), float(t))})
             self._report(on_step, len(history), total, record)
         z = z if known is None else known.at(schedule, z, -1, z_T)
@@ -132,8 +132,7 @@ class GuidedFitting(Fitting):
             grad, record = self._gradient(problem, scenes, z, z)
             z.grad = free * (grad + self.refine_prior * prior.gradient(z.detach(), i))
             adam.step()
-            if problem.fit_scene:
-                scenes.step()
+            scenes.step()
             history.append({**record, "t": torch.zeros(len(z))})
             self._report(on_step, len(history), self.steps + self.refine_steps, record)
         return z.detach()

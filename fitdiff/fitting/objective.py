@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fitdiff.fitting.jitter import CropJitter
 from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
 from fitdiff.fitting.scene import SceneOptimiser, ScenePrior
 
@@ -16,19 +17,21 @@ class Fitting:
 
     Args:
         size: side of the fitted photo crop in pixels.
+        crop_jitter: strength of the motions of the crops that the identity network sees (`CropJitter`); 0: none.
         light: see `SceneOptimiser`. white_balance, light_strength, harmonics_prior, expression_prior: see `ScenePrior`.
     """
 
     def __init__(
         self,
         size: int,
+        crop_jitter: float,
         light: str,
         white_balance: float,
         light_strength: float,
         harmonics_prior: float,
         expression_prior: float,
     ) -> None:
-        self.size, self.light = size, light
+        self.size, self.crop_jitter, self.light = size, crop_jitter, light
         self.scene_prior = ScenePrior(white_balance, light_strength, harmonics_prior, expression_prior)
 
     def _scenes(self, problem: FitProblem, steps: int) -> SceneOptimiser:
@@ -39,7 +42,8 @@ class Fitting:
 
         People are independent, so one backward pass of the sum gives every person's own gradient.
         """
-        terms = problem.losses(z0, scenes.scene if problem.fit_scene else problem.scene)
+        jitter = CropJitter(self.crop_jitter, scenes.done) if self.crop_jitter else None
+        terms = problem.losses(z0, scenes.scene if problem.fit_scene else problem.scene, jitter)
         total = torch.stack(list(terms.values())).sum(0)
         leaves = [scenes.leaves[key] for key in scenes.rates] if problem.fit_scene else []
         prior = problem.per_person(scenes.prior()) if problem.fit_scene else 0.0

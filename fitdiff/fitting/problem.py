@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fitdiff.alignment.crop import CropPlan, crop, plan_crop
 from fitdiff.diffusion.sampler import Known
+from fitdiff.fitting.jitter import CropJitter
 from fitdiff.randomness import draw_normals
 from fitdiff.types import GuidanceTerm, IdentityFeatures, Observation, Prediction, Scene, composite
 
@@ -40,8 +41,12 @@ class FitProblem:
     person: Tensor | None = None
     known: Known | None = None
 
-    def predict(self, z0: Tensor, scene: Scene) -> Prediction:
-        """Render z0 (P, N) in the scene, in the frames of the B photos. Differentiable in both."""
+    def predict(self, z0: Tensor, scene: Scene, jitter: CropJitter | None = None) -> Prediction:
+        """Render z0 (P, N) in the scene, in the frames of the B photos. Differentiable in both.
+
+        Args:
+            jitter: moves the crops that the identity network sees.
+        """
         model, observation = self.model, self.observation
         identity, latent = model.latent.unpack(z0)
         vertices = model.shape_model(self.of_photos(identity), scene.expression)
@@ -51,15 +56,19 @@ class FitProblem:
         rendering = model.renderer(vertices, maps, scene.camera, scene.lighting, size)
         # Outside of the face the network sees the photo: hair and background must not count against the avatar.
         image = composite(rendering, observation.image)
-        features = model.identity(self.aligned(image))
-        return Prediction(rendering, features, maps)
+        return Prediction(rendering, self._features(image, jitter), maps)
 
-    def losses(self, z0: Tensor, scene: Scene) -> dict[str, Tensor]:
+    def losses(self, z0: Tensor, scene: Scene, jitter: CropJitter | None = None) -> dict[str, Tensor]:
         """Weighted terms of G (Eq. 4), each (P,): the mean over the photos of each person."""
-        prediction = self.predict(z0, scene)
-        return {
-            name: self.per_person(term.weight * term(prediction, self.observation)) for name, term in self.terms.items()
-        }
+        prediction, target = self.predict(z0, scene, jitter), self.observation
+        if jitter is not None:
+            with torch.no_grad():
+                target = replace(target, features=self._features(target.image, jitter))
+        return {name: self.per_person(term.weight * term(prediction, target)) for name, term in self.terms.items()}
+
+    def _features(self, image: Tensor, jitter: CropJitter | None) -> IdentityFeatures:
+        crops = self.aligned(image)
+        return self.model.identity(crops if jitter is None else jitter(crops))
 
     @cached_property
     def aligned(self) -> CropPlan:

@@ -89,7 +89,7 @@ class SceneOptimiser:
         return self._prior.penalty(self.leaves)
 
     def step(self) -> None:
-        """Apply the gradients that are in the leaves, then project onto what is possible."""
+        """Apply the gradients that are in the leaves, if any, then project onto what is possible."""
         decay = 1 - 0.9 * self.done / max(1, self.steps - 1)
         for group, rate in zip(self.adam.param_groups, self.rates.values(), strict=True):
             group["lr"] = rate * decay

@@ -18,6 +18,7 @@ from fitdiff.fitting import (
     SceneOptimiser,
     ScenePrior,
 )
+from fitdiff.fitting.jitter import CropJitter
 from fitdiff.types import Camera, IdentityFeatures, Lighting, Observation, Scene
 
 
@@ -35,7 +36,7 @@ class GaussianDenoiser(nn.Module):
 class TargetProblem(FitProblem):
     """G = 4 |z0 - target|^2 per photo: no rendering, a known minimum."""
 
-    def losses(self, z0, scene):
+    def losses(self, z0, scene, jitter=None):
         distance = 4 * (self.of_photos(z0) - self.observation.image[:, 0, 0]).square().sum(1)
         return {"distance": self.per_person(distance)}
 
@@ -188,8 +189,8 @@ def test_adaptive_steps_do_not_depend_on_the_units_of_the_loss():
     fit = GuidedFitting(steps=25, adaptive=0.1, through_unet=False, temperature=0.0)
 
     class Scaled(TargetProblem):
-        def losses(self, z0, scene):
-            return {name: 1000 * value for name, value in super().losses(z0, scene).items()}
+        def losses(self, z0, scene, jitter=None):
+            return {name: 1000 * value for name, value in super().losses(z0, scene, jitter).items()}
 
     plain = problem(target)
     scaled = Scaled(plain.model, {}, plain.observation, plain.scene, fit_scene=False)
@@ -221,3 +222,19 @@ def test_refinement_balances_target_and_learned_prior():
     assert (loose.z - target).abs().max() < 0.02
     assert tight.z.mean() < 1.8
     assert len(tight.history) == 305
+
+
+def test_jitter_moves_crops_as_its_transform_says():
+    crops = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    still, moved = CropJitter(0.0, 1), CropJitter(1.0, 4)
+    assert torch.allclose(still(crops), crops, atol=1e-5) or torch.allclose(still(crops), crops.flip(-1), atol=1e-5)
+    mirrored = [bool(CropJitter(1.0, i).transform[0, 0, 0] < 0) for i in range(40)]
+    assert 8 < sum(mirrored) < 32
+    assert torch.equal(moved.transform, CropJitter(1.0, 4).transform)
+    assert not torch.equal(moved.transform, CropJitter(1.0, 5).transform)
+    # A linear ramp is resampled exactly: its value is the transformed coordinate, away from the border.
+    x = ((torch.arange(40) + 0.5) / 20 - 1).expand(1, 1, 40, 40)
+    y = x.mT
+    expected = moved.transform[0, 0, 0] * x + moved.transform[0, 0, 1] * y + moved.transform[0, 0, 2]
+    inner = expected.abs() < 0.9
+    assert torch.allclose(moved(x)[inner], expected[inner], atol=1e-5)
