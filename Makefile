@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format laptop people paper-step bench-render bench-train clean
+.PHONY: help demo test lint format laptop people paper-step bench-render bench-train bench-fit clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -15,6 +15,7 @@ help:
 	@echo "make people  measure the synthetic people (experiments/people)"
 	@echo "make bench-render  time all renderers that are installed, side by side"
 	@echo "make bench-train  time training beside other projects' networks"
+	@echo "make bench-fit   time a fit and its parts, beside what their arithmetic demands"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
 # Installed once, and again when the project's requirements change.
@@ -62,6 +63,9 @@ bench-render: $(STAMP)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m fitdiff.training.bench
+
+bench-fit: $(STAMP)
+	$(BIN)/python -m fitdiff.fitting.bench
 
 clean:
 	rm -rf $(VENV)

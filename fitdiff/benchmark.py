@@ -74,11 +74,14 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> float |
         return None
     ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later would hide the next call's need
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     function()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int | None:
+    """Bytes of this process by a name in /proc/self/status: VmRSS now, VmHWM at its peak; None without that file."""
+    if not Path("/proc/self/status").exists():
+        return None
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
