@@ -201,7 +201,8 @@ def fit_faces(
     Args:
         faces: from `alignment.face.find_face`.
         shared: they are of one person: one z for all, a scene for each.
-        samples: fits of each person from as many noises; the one with the least G is the result, all are `candidates`.
+        samples: fits of each person from as many noises (at a `temperature` of 1 where it is 0, which has no noise);
+            the one with the least G is the result, all are `candidates`.
         seed: of the noise that the reverse diffusion starts from; a fit does not depend on what it is batched with.
         on_step: progress callback.
         known: parts of z that are given.
@@ -214,6 +215,8 @@ def fit_faces(
     """
     start = time.perf_counter()
     nodes = {key: choices.get(key) or model.config[key] for key in CHOICES}
+    if samples > 1 and nodes["fitting"].get("temperature") == 0:  # from the mean, every sample would be the same
+        nodes["fitting"] = {**nodes["fitting"], "temperature": 1.0}
     sampler, fitting = (build(nodes[k], k) for k in ("sampler", "fitting"))
     guidance = {name: build(node, "guidance") for name, node in nodes["guidance"].items()} | dict(terms or {})
     observation, crops = observe_faces(faces, model, fitting.size)
