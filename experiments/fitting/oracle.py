@@ -25,7 +25,7 @@ from experiments.report import markdown_table, replace_generated
 from fitdiff.alignment.face import DetectedFace
 from fitdiff.command import run_command
 from fitdiff.diffusion.sampler import Known
-from fitdiff.evaluation.methods import fitted
+from fitdiff.evaluation.methods import fitted, recast
 from fitdiff.evaluation.people import PHOTO, Scorer, Truth, find_faces, photo_problem
 from fitdiff.fitting import FitProblem
 from fitdiff.geometry import ndc_to_pixels
@@ -67,7 +67,7 @@ class Options:
     run: str = "outputs/fitdiff-laptop"  # folder of the training run
     n: int = 16  # held-out people
     batch: int = 8  # photos at once
-    preset: str = "guidance=paper fitting=guided"  # overrides of fit.py
+    preset: str = ""  # overrides of fit.py; empty is its default
     given: list[str] = field(default_factory=lambda: list(GIVEN))  # which unknowns
     out: str = "outputs/experiments/fitting"
     publish: bool = False  # also update the README
@@ -84,9 +84,9 @@ class GivenProblem(FitProblem):
     truth: Scene | None = None
     given: tuple[str, ...] = ()
 
-    def predict(self, z0: Tensor, scene: Scene) -> Prediction:
+    def predict(self, z0: Tensor, scene: Scene, *rest: Any) -> Prediction:
         """See `FitProblem.predict`."""
-        return super().predict(z0, self.correct(scene))
+        return super().predict(z0, self.correct(scene), *rest)
 
     def correct(self, scene: Scene) -> Scene:
         """The scene with what is given."""
@@ -119,7 +119,8 @@ def _write(options: DictConfig, results: Mapping[str, Mapping[str, np.ndarray]])
     out = Path(options.out)
     write_json(out / "oracle.json", {name: {k: v.tolist() for k, v in row.items()} for name, row in results.items()})
     found = len(next(iter(next(iter(results.values())).values())))
-    command = f"python -m experiments.fitting.oracle preset='{options.preset}' n={options.n}"
+    chosen = f"n={options.n}" + (f" preset='{options.preset}'" if options.preset else "")
+    command = f"python -m experiments.fitting.oracle {chosen}"
     text = f"Command: `{command}`. Date: {date.today()}. Faces found: {found} of {options.n}.\n\n{table(results)}\n"
     write_atomically(out / "oracle.md", text.encode())
     if options.publish:
@@ -172,7 +173,7 @@ def give(problem: FitProblem, truth: Truth, given: tuple[str, ...]) -> GivenProb
             mask[where] = True
             known = Known(z, mask)
     of_scene = tuple(name for name in given if name in ("camera", "lighting", "expression"))
-    return GivenProblem(**{**vars(problem), "known": known, "truth": truth.scene, "given": of_scene})
+    return recast(problem, GivenProblem, known=known, truth=truth.scene, given=of_scene)
 
 
 def table(results: Mapping[str, Mapping[str, np.ndarray]]) -> str:

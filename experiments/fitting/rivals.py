@@ -41,7 +41,7 @@ def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, 
     ridge = ridge_of(model)
     adam = config_of("fitting", "adam", size=ours.size)
     descend = fitted(adam, ours.sampler, ours.terms, seed)
-    steps = build(ours.fitting, "fitting").steps
+    steps = build(paper.fitting, "fitting").steps
     sampler = build(ours.sampler, "sampler")
 
     def rival(name: str, solve: Solver, **config: Any) -> tuple[str, Rival]:

@@ -6,8 +6,8 @@ Everything that is fitted starts from the same first scene.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from sklearn.linear_model import Ridge
@@ -20,6 +20,7 @@ from fitdiff.fitting import FitProblem, first_noise
 from fitdiff.registry import build
 from fitdiff.types import GuidanceTerm, Prediction, Scene
 
+P = TypeVar("P", bound=FitProblem)
 Solver = Callable[[FitProblem], tuple[Tensor, Scene]]
 """Problem of B photos -> z (B, N) and scene."""
 
@@ -111,8 +112,7 @@ def around(solver: Solver, centre: Callable[[FitProblem], Tensor]) -> Solver:
 
     def solve(problem: FitProblem) -> tuple[Tensor, Scene]:
         mean = centre(problem)
-        shifted = ShiftedProblem(**{**vars(problem), "centre": mean})
-        z, scene = solver(shifted)
+        z, scene = solver(recast(problem, ShiftedProblem, centre=mean))
         return z + mean, scene
 
     return solve
@@ -124,6 +124,11 @@ class ShiftedProblem(FitProblem):
 
     centre: Tensor | float = 0.0
 
-    def predict(self, z0: Tensor, scene: Scene) -> Prediction:
+    def predict(self, z0: Tensor, scene: Scene, *rest: Any) -> Prediction:
         """See `FitProblem.predict`."""
-        return super().predict(z0 + self.centre, scene)
+        return super().predict(z0 + self.centre, scene, *rest)
+
+
+def recast(problem: FitProblem, kind: type[P], **extra: Any) -> P:
+    """The same problem as one of another kind, with that kind's own fields, or others changed."""
+    return kind(**{field.name: getattr(problem, field.name) for field in fields(FitProblem)} | extra)

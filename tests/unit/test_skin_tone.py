@@ -5,7 +5,7 @@ import pytest
 from skimage.color import lab2rgb
 
 from fitdiff.colour import srgb_to_linear
-from fitdiff.evaluation.skin_tone import CLASSES, class_shares, lab_of_albedo, typology_angle
+from fitdiff.evaluation.skin_tone import CLASSES, class_shares, lab_of_albedo, typology_angle, typology_error
 
 
 def test_angle_of_known_colours():
@@ -33,3 +33,12 @@ def test_shares():
     counts = {name: round(share * 12) for name, share in shares.items()}
     assert counts == {"very light": 2, "light": 2, "intermediate": 2, "tan": 2, "brown": 2, "dark": 2}
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_error_of_tone_goes_the_short_way_round():
+    import torch
+
+    lab = np.array([[70.0, 0.0, 20.0], [48.0, 0.0, -2.0]])  # 45 and -135 degrees
+    other = np.array([[50.0, 0.0, 20.0], [52.0, 0.0, -2.0]])  # 0 and 135 degrees
+    albedo, truth = (srgb_to_linear(torch.from_numpy(lab2rgb(x))) for x in (lab, other))
+    assert typology_error(albedo, truth) == pytest.approx([45, 90], abs=0.5)
