@@ -53,12 +53,13 @@ def expected_z(model: Any, embedding_BD: Tensor, draws: int = 8) -> Tensor:
     """(B, N) the denoiser's mean estimate of z given the embedding, from its first, noisiest step.
 
     There z_t holds next to nothing of z, so z0_hat is E[z | V]; averaging a few noises removes what is left of them.
+    Everybody gets the same noises: a photo's first scene does not depend on what it is batched with.
     """
     schedule = model.schedule
     t = schedule.steps - 1
     generator = torch.Generator().manual_seed(0)
     n = len(embedding_BD)
-    noise = torch.randn(draws * n, model.latent.length, generator=generator).to(model.device)
+    noise = torch.randn(draws, model.latent.length, generator=generator).to(model.device).repeat_interleave(n, 0)
     eps = conditioned(model.denoiser, embedding_BD.repeat(draws, 1))(
         noise, torch.full((draws * n,), t, device=model.device)
     )

@@ -77,6 +77,8 @@ class PhotoFit:
 
     def avatar(self) -> Avatar:
         """The neutral face with its expressions as blendshapes."""
+        # Bytes of a file name that are no UTF-8 are surrogates, which no file format takes.
+        photo = self.photo.path.name.encode("utf-8", "replace").decode() if self.photo.path else "array"
         with torch.no_grad():
             identity, _ = self.model.latent.unpack(self.result.z)
             return Avatar(
@@ -85,7 +87,7 @@ class PhotoFit:
                 self.model.maps(self.result.z).to("cpu"),
                 {name: offsets.cpu() for name, offsets in expression_offsets(self.model.shape_model, identity).items()},
                 shininess=self.model.renderer.shininess,
-                provenance={"generator": "fitdiff", "photo": self.photo.path.name if self.photo.path else "array"},
+                provenance={"generator": "fitdiff", "photo": photo},
             )
 
     def save(self, folder: str | Path, avatar: bool = True) -> Path:

@@ -200,7 +200,10 @@ def _odd_files() -> Iterator[tuple[str, Writer]]:
         lambda path: tifffile.imwrite(path, five, photometric="minisblack", planarconfig="contig"),
     )
     yield "complex.tif", lambda path: tifffile.imwrite(path, np.zeros((64, 64), np.complex64))
-    yield "volume.tif", lambda path: tifffile.imwrite(path, np.zeros((3, 4, 64, 64), np.uint16))
+    yield (
+        "volume.tif",
+        lambda path: tifffile.imwrite(path, np.zeros((3, 4, 64, 64), np.uint16), photometric="minisblack"),
+    )
     frames = [face.rotate(angle) for angle in (0, 5, 10)]
     for suffix in ("gif", "webp", "png", "tif"):
         yield f"animated.{suffix}", _image(frames[0], save_all=True, append_images=frames[1:])

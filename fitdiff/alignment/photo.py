@@ -87,7 +87,9 @@ def _refuse_what_is_no_file(path: Path) -> None:
     except ValueError as error:  # a null character
         raise PhotoError(f"{path}: no such file") from error
     if not stat.S_ISREG(mode):
-        raise PhotoError(f"{path}: {'a folder, not a photo' if stat.S_ISDIR(mode) else 'not a file'}")
+        raise PhotoError(
+            f"{path}: {'a folder, not a photo' if stat.S_ISDIR(mode) else 'a pipe or a device, not a photo'}"
+        )
 
 
 def _reduced(photo: Photo) -> Photo:
