@@ -1,15 +1,13 @@
 """experiments/fitting end to end on a model that has learnt nothing."""
 
 import json
-import os
 
 from tests.conftest import ROOT, run
 
 FAST = "guidance=[id_cos,mse] fitting=guided fitting.steps=2 fitting.size=96"
 
 
-def test_the_bench_fits_scores_and_goes_on(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("FITDIFF_CACHE", os.environ.get("FITDIFF_CACHE", str(tmp_path / "cache")))
+def test_the_bench_fits_scores_and_goes_on(tiny_run, tmp_path):
     command = [
         "-m", "experiments.fitting.bench", f"run={tiny_run}", f"out={tmp_path}", "n=2", "batch=2", "photos=false",
         f"preset={FAST}", "methods=[mean face,landmarks,guided without mse]", "device=cpu",
@@ -34,8 +32,7 @@ def test_the_bench_fits_scores_and_goes_on(tiny_run, tmp_path, monkeypatch):
     assert (ROOT / "experiments" / "fitting" / "README.md").read_text() == readme
 
 
-def test_what_is_given_is_not_wrong(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("FITDIFF_CACHE", os.environ.get("FITDIFF_CACHE", str(tmp_path / "cache")))
+def test_what_is_given_is_not_wrong(tiny_run, tmp_path):
     given = '[nothing,"whole scene and landmarks",shape]'
     run(
         "-m", "experiments.fitting.oracle", f"run={tiny_run}", f"out={tmp_path}", "n=1", f"preset={FAST}",
