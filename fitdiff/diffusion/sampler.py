@@ -5,6 +5,7 @@ A sampler sees numbers only, never a network or a condition: guidance wraps the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -130,8 +131,11 @@ class Diffusers:
         """Steps to visit, from noisy to clean; starts a new trajectory.
 
         Raises:
-            ValueError: the scheduler works on a latent scaled by its own noise levels (such as Euler's), not on z_t.
+            ValueError: the scheduler has noise levels of its own, or works on a latent scaled by them (such as
+                Euler's), not on z_t.
         """
+        if "trained_betas" not in inspect.signature(self._class.__init__).parameters:
+            raise ValueError(f"{self._class.__name__} has noise levels of its own: use one that takes trained_betas")
         alpha_bar = schedule.alpha_bar.cpu()
         betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         self._scheduler = self._class(num_train_timesteps=schedule.steps, trained_betas=betas.tolist(), **self._options)
@@ -150,7 +154,8 @@ class Diffusers:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """One step; `t_prev` is the scheduler's own. See `DDIM.step`."""
-        extra = {"generator": generator} if generator is not None else {}
+        # Only schedulers that add noise take a generator, and not all take one.
+        extra = {"generator": generator} if "generator" in inspect.signature(self._scheduler.step).parameters else {}
         return self._scheduler.step(eps, t, z_t, return_dict=False, **extra)[0]
 
 

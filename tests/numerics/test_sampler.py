@@ -94,6 +94,27 @@ def test_any_scheduler_of_diffusers_gives_its_own_trajectory(name):
         torch.testing.assert_close(sample(wavy_eps, adapter, SCHEDULE, noise(), 12), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DEISMultistepScheduler", "PNDMScheduler"])
+def test_a_generator_is_no_trouble_to_schedulers_without_noise(name):
+    adapter = Diffusers(scheduler=name)
+    drawn = sample(wavy_eps, adapter, SCHEDULE, noise(), 8, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, sample(wavy_eps, adapter, SCHEDULE, noise(), 8))
+
+
+def test_distance_to_the_exact_solution():
+    # The probability flow of Gaussian data is affine at every time, so its end is known.
+    mean, std, z_T = 0.8, 0.5, noise(dtype=torch.float64)
+    signal, sigma = SCHEDULE.signal_and_noise(SCHEDULE.steps - 1, z_T)
+    exact = mean + std * (z_T - signal * mean) / (signal**2 * std**2 + sigma**2).sqrt()
+
+    def error(solver, n):
+        return (sample(gaussian_eps(mean, std), solver, SCHEDULE, z_T, n) - exact).square().mean().sqrt()
+
+    ddim = DDIM(clip=None, spacing="trailing")
+    assert 1.7 < error(ddim, 80) / error(ddim, 160) < 2.1  # of first order
+    assert error(Diffusers(options={"use_karras_sigmas": True}), 20) < 0.2 * error(ddim, 20)
+
+
 def test_clip_bounds_the_result():
     assert sample(lambda z, t: -z, DDIM(clip=1.5), SCHEDULE, noise(), 10).abs().max() <= 1.5
     assert sample(lambda z, t: -z, DDIM(clip=None), SCHEDULE, noise(), 10).abs().max() > 1.5
@@ -150,6 +171,10 @@ def test_registered():
     ("call", "message"),
     [
         (lambda: Diffusers(scheduler="MagicScheduler"), "'MagicScheduler' is not a class of diffusers"),
+        (
+            lambda: Diffusers(scheduler="EDMDPMSolverMultistepScheduler").timesteps(SCHEDULE, 9),
+            "noise levels of its own",
+        ),
         (lambda: Diffusers(scheduler="EulerDiscreteScheduler").timesteps(SCHEDULE, 10), "scales its latent"),
         (lambda: sample(wavy_eps, DDIM(spacing="even"), SCHEDULE, noise(), 10), "use 'leading' or 'trailing'"),
     ],
