@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from experiments.fitting.presets import Preset, compose_preset
 from experiments.report import markdown_table
 from experiments.uses.run import open_run, with_interval
 from fitdiff.alignment.face import DetectedFace, find_face
@@ -28,7 +29,7 @@ from fitdiff.data.shards import dequantise
 from fitdiff.evaluation.metrics import identity_cosine, map_psnr, shape_error
 from fitdiff.model import FitDiff
 from fitdiff.photo_fit import fit_faces, render_embedding
-from fitdiff.registry import build, config_of
+from fitdiff.registry import build
 from fitdiff.storage import write_json
 from fitdiff.types import SCENE_KEYS, FaceMaps, Scene
 
@@ -41,8 +42,8 @@ class Options:
     """What the command line sets."""
 
     run: str = "outputs/fitdiff-laptop"
-    n: int = 8  # held-out people
-    steps: int = 25
+    n: int = 12  # held-out people
+    preset: str = ""  # overrides of fit.py; empty is its default
     out: str = "outputs/experiments/uses"
 
 
@@ -77,12 +78,12 @@ def score(model: FitDiff, person: dict[str, Tensor], z_1N: Tensor) -> dict[str, 
     }
 
 
-def fit_in_all_ways(model: FitDiff, faces: list[DetectedFace], steps: int) -> dict[str, Tensor]:
+def fit_in_all_ways(model: FitDiff, faces: list[DetectedFace], preset: Preset) -> dict[str, Tensor]:
     """z (1, N) by way; the single fits under `single 1` and so on."""
-    fitting = config_of("fitting", "guided", steps=steps)
-    singles = fit_faces(model, faces, fitting=fitting)
+    nodes = {"guidance": preset.guidance, "fitting": preset.fitting, "sampler": preset.sampler}
+    singles = fit_faces(model, faces, **nodes)
     last = [float(fit.result.history[-1]["G"]) for fit in singles]
-    together = {k: fit_faces(model, faces[:k], shared=True, fitting=fitting)[0].result.z for k in (2, MOST)}
+    together = {k: fit_faces(model, faces[:k], shared=True, **nodes)[0].result.z for k in (2, MOST)}
     return {
         **{f"single {i + 1}": fit.result.z for i, fit in enumerate(singles)},
         "best single of 2": singles[int(np.argmin(last[:2]))].result.z,
@@ -95,15 +96,14 @@ def main() -> None:
     """Print and write the table."""
     options = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(sys.argv[1:]))
     model, people = open_run(options.run)
+    preset = compose_preset(options.preset)
     everyone = photograph(model, people, options.n)
     rows: list[dict[str, dict[str, float]]] = []
     start = time.process_time()
     for i in range(options.n):
         person = {key: value[i] for key, value in everyone.items()}
         if (faces := find_all(model, person["image"][:MOST])) is not None:
-            rows.append(
-                {way: score(model, person, z) for way, z in fit_in_all_ways(model, faces, options.steps).items()}
-            )
+            rows.append({way: score(model, person, z) for way, z in fit_in_all_ways(model, faces, preset).items()})
     figures = {way: {key: np.array([row[way][key] for row in rows]) for key in rows[0][way]} for way in rows[0]}
     singles = [figures.pop(f"single {i + 1}") for i in range(MOST)]
     figures = {"single, mean": {key: np.mean([s[key] for s in singles], 0) for key in singles[0]}, **figures}
@@ -121,7 +121,7 @@ def main() -> None:
     ]
     print(
         f"Date: {date.today()}; {len(rows)} of {options.n} held-out people (in the others a photo had no face that was "
-        f"found), {options.steps} steps, {time.process_time() - start:.0f} s of CPU.\n"
+        f"found), {options.preset or 'the default preset'}, {time.process_time() - start:.0f} s of CPU.\n"
     )
     print(markdown_table(["", *specs], [*table, *gains]))
     write_json(

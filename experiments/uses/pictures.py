@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
 from fitdiff.alignment.photo import Photo
 from fitdiff.avatar.pictures import contact_sheet
+from fitdiff.colour import linear_to_srgb
 from fitdiff.faces import Faces
 from fitdiff.model import FitDiff
+from fitdiff.registry import config_of
 from fitdiff.sampling import Samples, render_neutral
 from fitdiff.storage import write_atomically
+from fitdiff.visible_texture import fitted_square, visible_texture
 
 CELL = 176
 SCALES = (1.0, 2.0, 4.0)
@@ -50,11 +54,31 @@ def strip(samples: Samples) -> np.ndarray:
     return contact_sheet([faces_of(samples), diffuse], columns=samples.captions, cell=CELL)
 
 
+def completed_photo(model: FitDiff, photo: Photo) -> np.ndarray:
+    """A photo, its fit, what it shows of the texture, and the face with that texture completed."""
+    fit = model.fit(photo, fitting=config_of("fitting", "guided"))
+    completed = model.complete_photo(fit)
+    resolution, z = int(model.config["resolution"]), fit.result.z
+    square = fitted_square(fit, max(fit.observation.image.shape[-1], 2 * resolution))
+    seen = visible_texture(model, square, z, fit.result.scene, resolution)
+    row = {
+        "photo": fit.observation.image[0],
+        "fit, frontal": render_neutral(model, z, 2 * CELL)[0],
+        "its albedo": model.maps(z).to_images()["diffuse"][0],
+        "seen in the photo": torch.where(seen.known[0], linear_to_srgb(seen.diffuse_albedo[0]), 1.0),
+        "completed": completed.reflectance().to_images()["diffuse"][0],
+        "the face with it": render_neutral(model, completed.z, 2 * CELL, maps=completed.maps)[0],
+    }
+    return contact_sheet([list(row.values())], columns=list(row), cell=CELL)
+
+
 def main() -> None:
     """Draw and write them all."""
     options = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(sys.argv[1:]))
     model, out, n = FitDiff.load(Path(options.run) / "model"), Path(options.out), options.n
-    someone = model.embed(Photo(skimage.data.astronaut()))
+    photo = Photo(skimage.data.astronaut())
+    save_jpeg(completed_photo(model, photo), out / "visible.jpg")
+    someone = model.embed(photo)
     rows = [faces_of(model.sample(n - 1, embedding=someone.embedding, cfg_scale=scale)) for scale in SCALES]
     sheet = [[someone.photo[0], *row] for row in rows]
     save_jpeg(contact_sheet(sheet, rows=[f"{scale:g}" for scale in SCALES], cell=CELL), out / "guidance_scales.jpg")
