@@ -1,4 +1,4 @@
-"""Fit a photo: `python fit.py photo=me.jpg`. `--help` lists groups and common overrides."""
+"""Fit photos: `python fit.py photo=me.jpg`, or a folder, a list, a video. `--help` lists groups and common overrides."""
 
 import hydra
 from omegaconf import DictConfig
@@ -11,7 +11,7 @@ prepare()
 @hydra.main(config_path="conf", config_name="fit", version_base="1.3")
 @guarded
 def main(config: DictConfig) -> None:
-    """Fit one photo and write the avatar's folder."""
+    """Fit one photo or an album of them, and write the results."""
     from fitdiff.cli import run_fit
 
     run_fit(config)
