@@ -23,11 +23,17 @@ WITHOUT = "guided without "
 
 @dataclass(frozen=True)
 class Rival:
-    """A method: what it does, all that decides it (for the key of stored fits), and the side of its photos' crops."""
+    """A method.
+
+    Attributes:
+        solve: what it does. config: all that decides it, for the key of stored fits. size: side of its photos' crops.
+        prepare: what it learns once, before the clock runs.
+    """
 
     solve: Solver
     config: dict[str, Any]
     size: int
+    prepare: Callable[[], Any] = bool
 
 
 def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, Rival]:
@@ -44,8 +50,8 @@ def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, 
     steps = build(paper.fitting, "fitting").steps
     sampler = build(ours.sampler, "sampler")
 
-    def rival(name: str, solve: Solver, **config: Any) -> tuple[str, Rival]:
-        return name, Rival(solve, {"method": name, "seed": seed, "size": ours.size, **config}, ours.size)
+    def rival(name: str, solve: Solver, prepare: Callable[[], Any] = bool, **config: Any) -> tuple[str, Rival]:
+        return name, Rival(solve, {"method": name, "seed": seed, "size": ours.size, **config}, ours.size, prepare)
 
     def guided(name: str, preset: Preset, left_out: str = "") -> tuple[str, Rival]:
         terms = {key: term for key, term in preset.terms.items() if key != left_out}
@@ -58,10 +64,10 @@ def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, 
     return dict(
         [
             rival("mean face", mean_face),
-            rival("ridge regression", regressed(ridge)),
+            rival("ridge regression", regressed(ridge), ridge),
             rival("landmarks", from_landmarks),
             rival("Adam", descend, **descent),
-            rival("Adam around ridge", around(descend, lambda problem: ridge()(problem.embedding)), **descent),
+            rival("Adam around ridge", around(descend, lambda problem: ridge()(problem.embedding)), ridge, **descent),
             rival("unguided", draw_unguided(sampler, steps, 1, seed), **drawing),
             rival(f"mean of {DRAWS} unguided", draw_unguided(sampler, steps, DRAWS, seed), **drawing),
             guided(PAPER, paper),

@@ -62,6 +62,7 @@ class Store:
         """The stored fit, or one that is made and stored now."""
         path = self.path(rival, photos)
         if not path.exists():
+            rival.prepare()
             fit = Fit.of(rival.solve, problem)
             seconds = torch.tensor(fit.seconds, dtype=torch.float64)
             write_tensors(path, {"z": fit.z, "seconds": seconds, **fit.scene.to_tensors()})

@@ -74,9 +74,11 @@ def test_a_stored_fit_is_found_again_and_never_taken_for_another(tmp_path):
 
     p = problem(target)
     store = Store(tmp_path, p.model, "weights", {"known": False})
-    rival = Rival(solve, {"method": "ones"}, 224)
+    prepared = []
+    rival = Rival(solve, {"method": "ones"}, 224, lambda: prepared.append(len(calls)))
     first, again = store.get(rival, ["a", "b"], p), store.get(rival, ["a", "b"], p)
     assert len(calls) == 1
+    assert prepared == [0]  # before the clock runs, and not for a fit that is there
     assert torch.equal(first.z, again.z)
     assert torch.equal(again.scene.lighting.colours, p.scene.lighting.colours)
     paths = {
