@@ -144,6 +144,9 @@ class TorchRenderer(nn.Module):
             colour = self._shade(surface, lighting)
             # Clamp each sample before averaging: a highlight is as bright as the display allows, whatever surrounds it.
             colour = colour.clamp(0, 1)
+            if self.antialias == 1 and not self.silhouette:
+                # Where samples are pixels, only those of the face are encoded: black stays black.
+                return Rendering(*self._resolve(surface.fragments, linear_to_srgb(colour)), landmarks)
             soft = self.silhouette
             image, mask = self._resolve_softly(surface, colour) if soft else self._resolve(surface.fragments, colour)
             return Rendering(linear_to_srgb(image), mask, landmarks)
