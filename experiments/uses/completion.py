@@ -1,4 +1,4 @@
-"""How well half a texture tells the other half: `python -m experiments.uses.completion [run=...] [n=16]`."""
+"""How well half a texture tells the other half: `python -m experiments.uses.completion [run=...] [n=12]`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options:
     """What the command line sets."""
 
     run: str = "outputs/fitdiff-laptop"
-    n: int = 16  # held-out people
+    n: int = 12  # held-out people
     out: str = "outputs/experiments/uses"
 
 

@@ -42,7 +42,7 @@ class Options:
     """What the command line sets."""
 
     run: str = "outputs/fitdiff-laptop"
-    n: int = 12  # held-out people
+    n: int = 8  # held-out people
     preset: str = ""  # overrides of fit.py; empty is its default
     out: str = "outputs/experiments/uses"
 
