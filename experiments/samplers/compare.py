@@ -158,7 +158,7 @@ def unguided(
 def guided(model: Any, held_out: Any, options: Options) -> dict[str, dict[str, list[float]]]:
     """G and scores of fits by Algorithm 1, and by one whose scale makes up for fewer steps."""
     terms = {name: build(node, "guidance") for name, node in model.config["guidance"].items()}
-    own = config_of("fitting", "guided")
+    own = model.config["fitting"] = config_of("fitting", "guided")
     last_G: dict[str, list[float]] = {}
 
     def solver(name: str, sampler: Mapping[str, Any], node: Mapping[str, Any]) -> Any:
@@ -254,18 +254,19 @@ def main() -> None:
 def _compare(options: Options, console: Console) -> None:
     model, people, _ = load_run(Path(options.run))
     torch.manual_seed(0)
+    out = Path(options.out)
     drawn = unguided(model, people.held_out, options, console)
+    report: dict[str, Any] = {"unguided": drawn}
+    write_json(out / "results.json", report)  # at once: what follows takes as long again
+    save_chart(chart(drawn), (HERE / "pictures" if options.publish else out) / "samplers.png")
     text = f"Date: {date.today()}. {options.n} people, two samples each; 95 % intervals of paired differences.\n\n"
     text += unguided_table(drawn)
     names = ", ".join(refused(model.schedule))
     text += f"\n\nRefused, since they scale their latent or have noise levels of their own: {names}."
-    report: dict[str, Any] = {"unguided": drawn}
     if options.fits:
         report["guided"] = guided(model, people.held_out, options)
+        write_json(out / "results.json", report)
         text += f"\n\nGuided fits of {options.fits} people, unknown scene:\n\n{guided_table(report['guided'])}"
-    out = Path(options.out)
-    write_json(out / "results.json", report)
-    save_chart(chart(drawn), (HERE / "pictures" if options.publish else out) / "samplers.png")
     (out / "tables.md").write_text(text + "\n")
     if options.publish:
         replace_generated(HERE / "README.md", text)
