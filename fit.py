@@ -1,4 +1,4 @@
-"""Fit photos: `python fit.py photo=me.jpg`, or a folder, a list, a video. `--help` lists groups and common overrides."""
+"""Fit photos: `python fit.py photo=me.jpg`, or a folder, a list, a video. `--help` lists groups and overrides."""
 
 import hydra
 from omegaconf import DictConfig

@@ -149,7 +149,7 @@ def run_fit(config: DictConfig) -> Path:
 def run_sample(config: DictConfig) -> Path:
     """`sample.py`: make the faces that are asked for, and write them as one picture, and as avatars if asked."""
     from fitdiff.model import FitDiff
-    from fitdiff.uses import draw_what_is_asked, name_of
+    from fitdiff.uses.command import draw_what_is_asked, name_of
 
     asked = plain(config)
     model = FitDiff.load(config.checkpoint, config.device)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitdiff import editing
 from fitdiff.command import usable_device
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.diffusion.velocity import VelocityDenoiser
@@ -19,7 +18,6 @@ from fitdiff.faces import Faces, embed_photo, load_faces
 from fitdiff.latent import LatentSpace
 from fitdiff.photo_fit import PhotoFit, fit_photo
 from fitdiff.registry import ComponentError, build, load_plugins
-from fitdiff.sampling import Samples, sample_faces
 from fitdiff.storage import (
     CheckpointError,
     pack_modules,
@@ -31,6 +29,8 @@ from fitdiff.storage import (
     write_tensors,
 )
 from fitdiff.types import FaceMaps
+from fitdiff.uses import editing
+from fitdiff.uses.sampling import Samples, sample_faces
 
 FORMAT = 1
 COMPONENTS = ("shape_model", "autoencoder", "denoiser", "schedule", "identity", "renderer")
@@ -159,7 +159,7 @@ class FitDiff(nn.Module):
 
     def complete(self, texture: Any, mask: str | Path | None = None, **options: Any) -> Samples:
         """Complete a partial texture, a file or a `PartialTexture`; see `completion.complete_texture`."""
-        from fitdiff import completion  # which draws on `fitdiff.data`, which draws on this module
+        from fitdiff.uses import completion  # which draws on `fitdiff.data`, which draws on this module
 
         if isinstance(texture, (str, Path)):
             texture = completion.read_texture(texture, mask, int(self.config["resolution"]))
@@ -167,7 +167,7 @@ class FitDiff(nn.Module):
 
     def complete_photo(self, fit: PhotoFit, **options: Any) -> Samples:
         """What the fitted photo shows of the texture, and the rest drawn; see `completion.complete_photo`."""
-        from fitdiff import completion  # as above
+        from fitdiff.uses import completion  # as above
 
         return completion.complete_photo(self, fit, **options)
 

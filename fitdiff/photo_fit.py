@@ -32,7 +32,7 @@ from fitdiff.storage import write_json
 from fitdiff.types import Camera, GuidanceTerm, Lighting, Observation, composite
 
 if TYPE_CHECKING:
-    from fitdiff.spread import Spread
+    from fitdiff.uses.spread import Spread
 
 CHOICES = ("sampler", "guidance", "fitting", "detector", "landmarks")
 """Kinds that a call of `fit_photo` may choose anew."""
@@ -120,7 +120,7 @@ class PhotoFit:
     @cached_property
     def spread(self) -> Spread | None:
         """How far the candidates differ; None if there is only one."""
-        from fitdiff.spread import spread_of  # brings OpenCV, which no other fit waits for
+        from fitdiff.uses.spread import spread_of  # brings OpenCV, which no other fit waits for
 
         return None if self.candidates is None else spread_of(self.model, self.candidates.z)
 

@@ -29,9 +29,9 @@ from fitdiff.evaluation.metrics import similarity_align
 from fitdiff.evaluation.separation import bootstrap
 from fitdiff.fitting import first_noise
 from fitdiff.model import FitDiff
-from fitdiff.sampling import draw
-from fitdiff.spread import spread_of
 from fitdiff.storage import write_json
+from fitdiff.uses.sampling import draw
+from fitdiff.uses.spread import spread_of
 
 BINS = 10
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from experiments.report import markdown_table
 from experiments.uses.run import open_run, with_interval
 from fitdiff.avatar.pictures import contact_sheet, save_png
-from fitdiff.blending import blend, seam_ratio
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
-from fitdiff.completion import PartialTexture, complete_texture
 from fitdiff.data.shards import dequantise
 from fitdiff.faces import Faces
 from fitdiff.model import FitDiff
 from fitdiff.storage import write_json
-from fitdiff.visible_texture import seen_texels
+from fitdiff.uses.blending import blend, seam_ratio
+from fitdiff.uses.completion import PartialTexture, complete_texture
+from fitdiff.uses.visible_texture import seen_texels
 
 SHOWN = 4
 """People in the picture."""

@@ -19,9 +19,9 @@ from fitdiff.colour import linear_to_srgb
 from fitdiff.faces import Faces
 from fitdiff.model import FitDiff
 from fitdiff.registry import config_of
-from fitdiff.sampling import Samples, render_neutral
 from fitdiff.storage import write_atomically
-from fitdiff.visible_texture import fitted_square, visible_texture
+from fitdiff.uses.sampling import Samples, render_neutral
+from fitdiff.uses.visible_texture import fitted_square, visible_texture
 
 CELL = 176
 SCALES = (1.0, 2.0, 4.0)

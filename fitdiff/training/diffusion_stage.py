@@ -48,10 +48,10 @@ from fitdiff.guidance.terms import IdentityCosine, IdentityPerceptual
 from fitdiff.model import FitDiff
 from fitdiff.randomness import Draws, draw_normals
 from fitdiff.registry import build, register
-from fitdiff.sampling import render_neutral
 from fitdiff.training.latents import KEYS, statistics
 from fitdiff.training.stage import Losses, count_steps, warmup_cosine
 from fitdiff.types import SCENE_KEYS, Observation, Prediction, Scene, composite
+from fitdiff.uses.sampling import render_neutral
 
 SCALAR_STREAM, NOISE_STREAM = 1 << 31, (1 << 31) + 1
 """Lists of a sample's random numbers, far from those that make people, who may have the same seed."""

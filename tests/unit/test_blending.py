@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fitdiff.blending import blend, seam_ratio
+from fitdiff.uses.blending import blend, seam_ratio
 
 R = 24
 LEFT = torch.zeros(R, R, dtype=torch.bool)

@@ -8,10 +8,10 @@ from PIL import Image
 from fitdiff import FitDiff
 from fitdiff.avatar.relight import frontal_camera
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
-from fitdiff.completion import KnownTexels, at_size, read_texture
 from fitdiff.faces import Faces, UseError
 from fitdiff.types import Lighting, Prediction, Scene
-from fitdiff.visible_texture import PartialTexture, seen_texels, visible_texture
+from fitdiff.uses.completion import KnownTexels, at_size, read_texture
+from fitdiff.uses.visible_texture import PartialTexture, seen_texels, visible_texture
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fitdiff import FitDiff
-from fitdiff.editing import invert, slerp
 from fitdiff.faces import Faces, UseError
 from fitdiff.fitting import first_noise
-from fitdiff.sampling import draw
+from fitdiff.uses.editing import invert, slerp
+from fitdiff.uses.sampling import draw
 
 STEPS = 8
 

@@ -6,7 +6,7 @@ import torch
 
 from fitdiff.evaluation.metrics import similarity_align
 from fitdiff.geometry import rotation_matrix
-from fitdiff.spread import Spread, colour_bar, heat, spread_of, vertex_spread
+from fitdiff.uses.spread import Spread, colour_bar, heat, spread_of, vertex_spread
 
 
 def cloud(n=2000):

@@ -8,7 +8,7 @@ from PIL import Image
 from fitdiff import FitDiff
 from fitdiff.config import SampleConfig
 from fitdiff.faces import UseError, load_faces
-from fitdiff.uses import draw_what_is_asked, name_of
+from fitdiff.uses.command import draw_what_is_asked, name_of
 
 DEFAULTS = {key: getattr(SampleConfig, key, None) for key in SampleConfig.__dataclass_fields__}
 

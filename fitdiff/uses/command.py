@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fitdiff.faces import Faces, UseError, find_faces
-from fitdiff.sampling import Samples
+from fitdiff.uses.sampling import Samples
 
 WAYS = ("keep", "to", "edit", "texture")
 """Overrides that ask for something else than plain samples; one at a time."""

@@ -20,15 +20,15 @@ from PIL import Image
 from torch import Tensor
 
 from fitdiff.avatar.relight import frontal_camera, studio_lighting
-from fitdiff.blending import blend
 from fitdiff.colour import linear_to_srgb, srgb_to_linear
 from fitdiff.diffusion.sampler import Known
 from fitdiff.faces import Faces, UseError
 from fitdiff.fitting import GuidedFitting, first_noise
 from fitdiff.registry import build
-from fitdiff.sampling import Samples
 from fitdiff.types import FaceMaps, Observation, Prediction, Scene
-from fitdiff.visible_texture import PartialTexture, fitted_square, visible_texture
+from fitdiff.uses.blending import blend
+from fitdiff.uses.sampling import Samples
+from fitdiff.uses.visible_texture import PartialTexture, fitted_square, visible_texture
 
 SCALE = 4000.0
 """Gradient scale s, for errors of values in [0, 1]."""
@@ -116,7 +116,7 @@ def complete_texture(
     embedding = None if faces.embedding is None else faces.embedding.expand(n, -1)
     known = None
     if keep_shape:
-        from fitdiff.editing import part_mask
+        from fitdiff.uses.editing import part_mask
 
         known = Known(faces.require_z().expand(n, -1), part_mask(model, "shape"))
     noise = first_noise(model, 1, n, seed)

@@ -17,7 +17,7 @@ from fitdiff.diffusion.sampler import Known, conditioned
 from fitdiff.faces import Faces, UseError
 from fitdiff.fitting import first_noise
 from fitdiff.randomness import draw_normals
-from fitdiff.sampling import Samples, draw
+from fitdiff.uses.sampling import Samples, draw
 
 KEEP = ("shape", "reflectance")
 """Parts of z that can be kept, in the order of `LatentSpace.parts`."""
