@@ -97,6 +97,13 @@ def _csv(entries: Sequence[Entry]) -> str:
     writer.writerow(["photo", "folder", *METRICS, "seconds", "error", "notes"])
     for entry in entries:
         figures = [entry.metrics.get(name, {}).get("guided", "") for name in METRICS]
-        row = [entry.name, entry.folder or "", *figures, entry.seconds or "", entry.error or "", "; ".join(entry.notes)]
+        row = [
+            entry.name,
+            entry.folder or "",
+            *figures,
+            "" if entry.seconds is None else round(entry.seconds, 2),
+            entry.error or "",
+            "; ".join(entry.notes),
+        ]
         writer.writerow(row)
     return buffer.getvalue()
