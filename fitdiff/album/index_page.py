@@ -105,5 +105,4 @@ def _csv(entries: Sequence[Entry]) -> str:
             entry.error or "",
             "; ".join(entry.notes),
         ]
-        writer.writerow(row)
     return buffer.getvalue()
