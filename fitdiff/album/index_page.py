@@ -97,12 +97,7 @@ def _csv(entries: Sequence[Entry]) -> str:
     writer.writerow(["photo", "folder", *METRICS, "seconds", "error", "notes"])
     for entry in entries:
         figures = [entry.metrics.get(name, {}).get("guided", "") for name in METRICS]
-        row = [
-            entry.name,
-            entry.folder or "",
-            *figures,
-            "" if entry.seconds is None else round(entry.seconds, 2),
-            entry.error or "",
-            "; ".join(entry.notes),
-        ]
+        seconds = "" if entry.seconds is None else round(entry.seconds, 2)
+        notes = "; ".join(entry.notes)
+        writer.writerow([entry.name, entry.folder or "", *figures, seconds, entry.error or "", notes])
     return buffer.getvalue()
