@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,22 +74,29 @@ def load_faces(model: Any, path: str | Path) -> Faces:
         CheckpointError: not such a file, or of a checkpoint to which z means something else.
     """
     path = Path(path)
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
+    path = path / FILE if os.path.isdir(path) else path
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such face; give the folder that fit.py or sample.py wrote")
     tensors = read_tensors(path)
     z, embedding = tensors.get("z"), tensors.get("embedding")
-    if z is None or z.ndim != 2 or not len(z) or not z.isfinite().all():
+    if z is None or z.ndim != 2 or not len(z) or not _are_numbers(z):
         raise CheckpointError(f"{path}: holds no faces; give the folder that fit.py or sample.py wrote")
     if z.shape[1] != model.latent.length or not torch.equal(tensors.get("meaning", z.new_zeros(0)), meaning(model)):
         raise CheckpointError(
             f"{path}: these faces are of another checkpoint, to whose z this one gives another meaning: give theirs"
         )
-    if embedding is not None and embedding.shape != (len(z), model.identity.dim):
+    expected = (len(z), model.identity.dim)
+    if embedding is not None and (embedding.shape != expected or not _are_numbers(embedding)):
         raise CheckpointError(
-            f"{path}: embeddings of shape {list(embedding.shape)}, expected {[len(z), model.identity.dim]}"
+            f"{path}: embeddings of shape {list(embedding.shape)} and type {embedding.dtype}, expected finite float32 "
+            f"of shape {list(expected)}"
         )
     return Faces(z, embedding).to(model.device)
+
+
+def _are_numbers(values: Tensor) -> bool:
+    """As `save_faces` writes them: float32, all finite."""
+    return values.dtype == torch.float32 and bool(values.isfinite().all())
 
 
 def meaning(model: Any) -> Tensor:
@@ -110,8 +118,8 @@ def load_embedding(model: Any, path: str | Path) -> Tensor:
         UseError: the file is not readable, or of another network.
     """
     try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # a header's claims of a size get no memory
+    except Exception as error:  # damaged headers raise whatever the reader stumbles over
         raise UseError(f"{path}: cannot be read as a .npy file of numbers ({error})") from error
     if (
         not isinstance(values, np.ndarray)
@@ -141,7 +149,7 @@ def find_faces(model: Any, source: str | Path, nodes: Mapping[str, Any]) -> Face
         PhotoError: the photo has no usable face. FileNotFoundError, CheckpointError, UseError: see the loaders.
     """
     path = Path(source)
-    if path.is_dir() or path.suffix == ".safetensors":
+    if os.path.isdir(path) or path.suffix == ".safetensors":  # False of names that no file can have
         return load_faces(model, path)
     if path.suffix == ".npy":
         return Faces(embedding=load_embedding(model, path))

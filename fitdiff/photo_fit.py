@@ -22,7 +22,7 @@ from fitdiff.alignment.photo import Photo, load_photo
 from fitdiff.avatar import Avatar, expression_offsets, save_glb, save_maps, save_obj
 from fitdiff.avatar.pictures import comparison, save_png
 from fitdiff.avatar.relight import frontal_camera, standard_views, studio_lighting
-from fitdiff.diffusion.sampler import Known, conditioned, sample
+from fitdiff.diffusion.sampler import Known, conditioned, row_generators, sample
 from fitdiff.evaluation.metrics import identity_cosine, landmark_error
 from fitdiff.faces import Faces, save_faces
 from fitdiff.fitting import FitProblem, FitResult, OnStep, first_noise
@@ -228,11 +228,11 @@ def fit_faces(
     problem = FitProblem(model, guidance, observation, scene, person=person, known=known)
     guided_from = time.perf_counter()
     noise = first_noise(model, people, samples, seed)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    result = fitting(problem.repeat(samples), sampler, noise, generator, on_step)
+    result = fitting(problem.repeat(samples), sampler, noise, row_generators(seed, samples, people), on_step)
     best, candidates = _choose(problem, result, samples)
     fitted = time.perf_counter()
-    metrics = _metrics(problem, best, sampler, fitting.steps, noise[::samples])
+    unguided = _unguided(problem, sampler, fitting.steps, noise[::samples], seed)
+    metrics = _metrics(problem, best, unguided)
     about_terms = tuple(f"G_vgg is {term.name}" for name, term in guidance.items() if name == "vgg")
     now = time.perf_counter()
     seconds = {"guidance": (fitted - guided_from) / len(faces), "total": (now - start) / len(faces)}
@@ -265,13 +265,17 @@ def _choose(problem: FitProblem, result: FitResult, samples: int) -> tuple[FitRe
 
 
 @torch.no_grad()
-def _metrics(
-    problem: FitProblem, result: FitResult, sampler: Any, steps: int, noise: Tensor
-) -> dict[str, dict[str, list[float]]]:
+def _unguided(problem: FitProblem, sampler: Any, steps: int, noise: Tensor, seed: int) -> Tensor:
+    """(P, N) samples for the people's embeddings alone, from the noise of each one's first fit."""
+    predict_eps = conditioned(problem.model.denoiser, problem.embedding)
+    return sample(predict_eps, sampler, problem.model.schedule, noise, steps, row_generators(seed, 1, len(noise)))
+
+
+@torch.no_grad()
+def _metrics(problem: FitProblem, result: FitResult, unguided: Tensor) -> dict[str, dict[str, list[float]]]:
     """The fits beside unguided samples and the mean face (z = 0), all in the fitted scenes; a number a photo."""
     model, observation = problem.model, problem.observation
     target = observation.features.embedding
-    unguided = sample(conditioned(model.denoiser, problem.embedding), sampler, model.schedule, noise, steps)
     rows = {"guided": result.z, "unguided": unguided, "mean_face": torch.zeros_like(result.z)}
     keys = ("id_cosine", "id_cosine_centred", "id_cosine_frontal", "landmark_error")
     figures: dict[str, dict[str, list[float]]] = {key: {} for key in keys}

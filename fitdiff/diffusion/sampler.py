@@ -5,8 +5,9 @@ A sampler sees numbers only, never a network or a condition: guidance wraps the 
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,11 +15,32 @@ import torch
 from torch import Tensor
 
 from fitdiff.diffusion.schedule import Schedule
-from fitdiff.registry import register
+from fitdiff.registry import ComponentError, register
 from fitdiff.types import Denoiser
 
 EpsFunction = Callable[[Tensor, Tensor], Tensor]
 """(B, N) latent z_t and (B,) int64 step t -> (B, N) predicted noise."""
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""Of the noise that stochastic samplers add: one for the batch, or, so that no row depends on the others, one a row."""
+
+
+def row_generators(seed: int, samples: int, people: int = 1, stream: int = 0) -> list[torch.Generator]:
+    """A generator for each of people * samples rows, a person's samples side by side: a function of (seed, stream, k).
+
+    They lie on the CPU, so that every device adds the same noise.
+    """
+    digests = [hashlib.sha256(f"{seed} {stream} {k}".encode()).digest() for k in range(samples)]
+    seeds = [int.from_bytes(digest[:4], "little") for digest in digests]  # as much as the CPU's generator takes
+    return [torch.Generator().manual_seed(value) for _ in range(people) for value in seeds]
+
+
+def fresh_noise(like: Tensor, generator: Generators | None) -> Tensor:
+    """Standard normal noise of the shape (B, ...), dtype and device of `like`, drawn where the generators lie."""
+    if isinstance(generator, Sequence):
+        return torch.cat([fresh_noise(row[None], g) for row, g in zip(like, generator, strict=True)])
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
 class Sampler(Protocol):
@@ -34,7 +56,7 @@ class Sampler(Protocol):
         t: int,
         t_prev: int,
         eps: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
     ) -> Tensor:
         """z_t at step t -> z at the cleaner step t_prev (-1: clean). Tensors are (B, ...)."""
 
@@ -66,7 +88,7 @@ class DDIM:
         t: int,
         t_prev: int,
         eps: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
     ) -> Tensor:
         """One step from t to t_prev.
 
@@ -76,7 +98,7 @@ class DDIM:
             t: step in [0, T).
             t_prev: cleaner step; -1 gives z_0.
             eps: (B, ...) predicted noise.
-            generator: of the added noise, on the device of `z_t`; only used where eta > 0.
+            generator: of the added noise; only used where eta > 0.
 
         Returns:
             (B, ...) latent at step t_prev.
@@ -91,8 +113,8 @@ class DDIM:
             return signal_prev * z0 + noise_prev * eps
         variance = (noise_prev / noise).square() * (1 - (signal / signal_prev).square())
         sigma = self.eta * variance.sqrt()
-        fresh = torch.randn(z_t.shape, generator=generator, device=z_t.device, dtype=z_t.dtype)
-        return signal_prev * z0 + (noise_prev.square() - sigma.square()).clamp_min(0).sqrt() * eps + sigma * fresh
+        kept = (noise_prev.square() - sigma.square()).clamp_min(0).sqrt()
+        return signal_prev * z0 + kept * eps + sigma * fresh_noise(z_t, generator)
 
 
 @register("sampler", "ddpm")
@@ -117,31 +139,38 @@ class Diffusers:
 
     Args:
         scheduler: name of the class in `diffusers`.
-        options: its further constructor arguments.
+        options: its further constructor arguments. `clip_sample` is off unless given: diffusers would clip at 1, which
+            suits pixels; a whitened latent reaches 4.
     """
 
     def __init__(self, *, scheduler: str = "DPMSolverMultistepScheduler", options: dict[str, Any] = {}):  # noqa: B006
         import diffusers
 
-        if not hasattr(diffusers, scheduler):
-            raise ValueError(f"scheduler={scheduler!r} is not a class of diffusers {diffusers.__version__}")
-        self._class, self._options = getattr(diffusers, scheduler), dict(options)
+        found = getattr(diffusers, scheduler, None)
+        if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
+            raise ComponentError(
+                f"scheduler={scheduler!r} is not a scheduler class of diffusers {diffusers.__version__}"
+            )
+        self._class, parameters = found, inspect.signature(found.__init__).parameters
+        self._options = {**({"clip_sample": False} if "clip_sample" in parameters else {}), **options}
 
     def timesteps(self, schedule: Schedule, n_steps: int) -> tuple[int, ...]:
         """Steps to visit, from noisy to clean; starts a new trajectory.
 
         Raises:
-            ValueError: the scheduler has noise levels of its own, or works on a latent scaled by them (such as
+            ComponentError: the scheduler has noise levels of its own, or works on a latent scaled by them (such as
                 Euler's), not on z_t.
         """
         if "trained_betas" not in inspect.signature(self._class.__init__).parameters:
-            raise ValueError(f"{self._class.__name__} has noise levels of its own: use one that takes trained_betas")
+            raise ComponentError(
+                f"{self._class.__name__} has noise levels of its own: use one that takes trained_betas"
+            )
         alpha_bar = schedule.alpha_bar.cpu()
         betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         self._scheduler = self._class(num_train_timesteps=schedule.steps, trained_betas=betas.tolist(), **self._options)
         self._scheduler.set_timesteps(n_steps)
         if float(self._scheduler.init_noise_sigma) != 1:
-            raise ValueError(f"{self._class.__name__} scales its latent: use a scheduler that starts from N(0, 1)")
+            raise ComponentError(f"{self._class.__name__} scales its latent: use a scheduler that starts from N(0, 1)")
         return tuple(self._scheduler.timesteps.tolist())
 
     def step(
@@ -151,17 +180,27 @@ class Diffusers:
         t: int,
         t_prev: int,
         eps: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
     ) -> Tensor:
         """One step; `t_prev` is the scheduler's own. See `DDIM.step`."""
         # Only schedulers that add noise take a generator, and not all take one.
-        extra = {"generator": generator} if "generator" in inspect.signature(self._scheduler.step).parameters else {}
-        return self._scheduler.step(eps, t, z_t, return_dict=False, **extra)[0]
+        takes_one = "generator" in inspect.signature(self._scheduler.step).parameters
+        rows = list(generator) if isinstance(generator, Sequence) else generator  # as diffusers knows them
+        return self._scheduler.step(eps, t, z_t, return_dict=False, **({"generator": rows} if takes_one else {}))[0]
+
+
+def adds_noise(sampler: Sampler, schedule: Schedule) -> bool:
+    """Whether a sampler's steps are random, found by a step of two equal rows: any sampler can be asked."""
+    first, second = sampler.timesteps(schedule, 2)
+    z = torch.ones(2, 16, device=schedule.alpha_bar.device)
+    a, b = sampler.step(schedule, z, first, second, torch.zeros_like(z), row_generators(0, 2))
+    return not torch.equal(a, b)
 
 
 @dataclass(frozen=True)
 class Known:
-    """Parts of z that are given: the reverse process fills in the rest (replacement, as in Lugmayr et al. 2022).
+    """Parts of z that are given: the reverse process fills in the rest (replacement, Song et al. 2021, "Score-based
+    generative modeling", appendix I.2).
 
     Attributes:
         z: (P, N) clean latents. mask: (N,) or (P, N) bool, True where z is given.
@@ -187,7 +226,7 @@ def sample(
     schedule: Schedule,
     z_T: Tensor,
     n_steps: int,
-    generator: torch.Generator | None = None,
+    generator: Generators | None = None,
     known: Known | None = None,
 ) -> Tensor:
     """Run the reverse process from noise to a clean latent.
@@ -221,7 +260,7 @@ def conditioned(denoiser: Denoiser, embedding_BD: Tensor | None, guidance_scale:
     Args:
         denoiser: predicts the noise.
         embedding_BD: (B, D) identity embeddings; None: unconditional.
-        guidance_scale: 1 is the plain conditional model and costs one evaluation per step; other values cost two.
+        guidance_scale: 1 is the plain conditional model, 0 the unconditional one; others cost two evaluations a step.
 
     Returns:
         Function of (z_t, t) for `sample`.
@@ -230,6 +269,8 @@ def conditioned(denoiser: Denoiser, embedding_BD: Tensor | None, guidance_scale:
     if embedding_BD is None or guidance_scale == 1:
         return conditional
     unconditional = _bind(denoiser, None)
+    if guidance_scale == 0:
+        return unconditional
 
     def eps_function(z_t: Tensor, t: Tensor) -> Tensor:
         return torch.lerp(unconditional(z_t, t), conditional(z_t, t), guidance_scale)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fitdiff.diffusion.sampler import Generators
 from fitdiff.fitting.objective import Fitting
 from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
 from fitdiff.registry import register
@@ -43,7 +44,7 @@ class AdamFitting(Fitting):
         problem: FitProblem,
         sampler: Any,
         z_T: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
         on_step: OnStep | None = None,
     ) -> FitResult:
         """Fit the people of a batch of photos from z = 0; of the arguments of `GuidedFitting` only the shape of z_T."""

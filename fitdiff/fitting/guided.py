@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fitdiff.diffusion.sampler import EpsFunction, conditioned
+from fitdiff.diffusion.sampler import EpsFunction, Generators, conditioned
 from fitdiff.fitting.objective import Fitting
 from fitdiff.fitting.problem import FitProblem, FitResult, OnStep
 from fitdiff.fitting.refine import LearnedPrior
@@ -72,7 +72,7 @@ class GuidedFitting(Fitting):
         problem: FitProblem,
         sampler: Any,
         z_T: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
         on_step: OnStep | None = None,
     ) -> FitResult:
         """Fit the people of a batch of photos.

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from fitdiff.diffusion.sampler import Known, conditioned
+from fitdiff.diffusion.sampler import Known, adds_noise, conditioned
 from fitdiff.faces import Faces, UseError
 from fitdiff.fitting import first_noise
 from fitdiff.randomness import draw_normals
+from fitdiff.registry import build
 from fitdiff.uses.sampling import Samples, draw
 
 KEEP = ("shape", "reflectance")
@@ -59,7 +60,7 @@ def vary(model: Any, faces: Faces, keep: str, n: int, *, seed: int = 0, **option
     embedding = None if faces.embedding is None else faces.embedding[:1].expand(n, -1)
     known = Known(z.expand(n, -1), part_mask(model, keep))
     noise = draw_normals(seed, torch.arange(n), STREAM, (model.latent.length,)).to(model.device)
-    drawn = draw(model, noise, embedding, seed=seed, known=known, **options)
+    drawn = draw(model, noise, embedding, seed=seed, stream=STREAM, known=known, **options)
     everyone = None if embedding is None else torch.cat([embedding[:1], embedding])
     return Samples(
         model, torch.cat([z, drawn]), embedding=everyone, captions=("given", *[f"{k + 1}" for k in range(n)])
@@ -88,14 +89,16 @@ def interpolate(model: Any, first: Faces, second: Faces, n: int, *, seed: int = 
     walk linearly, so that it begins and ends with the very faces given.
 
     Args:
-        first, second: one face each; both with an embedding, or both with a z.
-        seed: of the noise where it is not inverted. options: of `sampling.draw`.
+        first, second: one face each, of one kind: both with z or without, both with an embedding or without.
+        seed: of the noise where it is not inverted. options: of `sampling.draw`; the sampler must add no noise.
 
     Raises:
-        UseError: fewer than two faces are asked for, or the two have nothing in common.
+        UseError: fewer than two faces are asked for, the two are of different kinds, or the sampler adds noise.
     """
     if n < 2:
         raise UseError(f"got n={n}; a walk from face to face has at least its two ends: n=2 or more")
+    if adds_noise(build(options.get("sampler") or model.config["sampler"], "sampler"), model.schedule):
+        raise UseError("a walk needs a sampler that adds no noise, or neighbours would differ by it: give sampler=ddim")
     weight = torch.linspace(0, 1, n, device=model.device)
     embeddings = [faces.embedding for faces in (first, second)]
     if any(e is None for e in embeddings) != all(e is None for e in embeddings):
@@ -103,15 +106,19 @@ def interpolate(model: Any, first: Faces, second: Faces, n: int, *, seed: int = 
     walk = None if embeddings[0] is None else slerp(embeddings[0][0], embeddings[1][0], weight)
     ends = [faces.z for faces in (first, second)]
     pictures = [f.photo for f in (first, second) if f.photo is not None]
-    if any(z is None for z in ends):
+    if any(z is None for z in ends) != all(z is None for z in ends):
+        raise UseError(
+            "one end is a face and the other an identity alone: fit its photo first, and give the fit's folder"
+        )
+    if ends[0] is None:
         if walk is None:
-            raise UseError("the faces have neither an identity nor a z in common: give two fits or two photos")
+            raise UseError("the faces have neither an identity nor a z: give two fits or two photos")
         noise = first_noise(model, 1, 1, seed).expand(n, -1)
         z = draw(model, noise, walk, seed=seed, **options)
     else:
         own = torch.cat([z[:1] for z in ends])
         conditions = None if walk is None else walk[[0, -1]]
-        noise = invert(model, own, conditions, options.get("steps", 50), options.get("cfg_scale", 1.0))
+        noise = invert(model, own, conditions, **options)
         z = draw(model, slerp(noise[0], noise[1], weight), walk, seed=seed, **options)
         missed = own - z[[0, -1]]
         z = z + torch.lerp(missed[:1], missed[1:], weight[:, None])
@@ -122,16 +129,25 @@ def interpolate(model: Any, first: Faces, second: Faces, n: int, *, seed: int = 
 
 @torch.no_grad()
 def invert(
-    model: Any, z_BN: Tensor, embedding_BD: Tensor | None = None, steps: int = 50, cfg_scale: float = 1.0
+    model: Any,
+    z_BN: Tensor,
+    embedding_BD: Tensor | None = None,
+    *,
+    steps: int = 50,
+    cfg_scale: float = 1.0,
+    sampler: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """(B, N) the noise from which DDIM draws z: its steps backwards. (Song et al. 2021, section 4.3.)
+
+    The steps are those of the sampler (config node; None: the checkpoint's). Of one without noise that is not DDIM the
+    noise is an approximation, since all of them follow the same flow.
 
     The step from t to the cleaner s, `z_s = a_s (z_t - b_t eps(z_t)) / a_t + b_s eps(z_t)`, is solved for z_t by
     fixed-point rounds. Exact up to their convergence, and where DDIM clamps nothing on the way.
     """
     schedule = model.schedule
     predict_eps = conditioned(model.denoiser, embedding_BD, cfg_scale)
-    visited = schedule.timesteps(steps, "leading")
+    visited = build(sampler or model.config["sampler"], "sampler").timesteps(schedule, steps)
     z = z_BN
     for t, t_cleaner in zip(reversed(visited), (-1, *reversed(visited[1:])), strict=True):
         (a_t, b_t), (a_s, b_s) = (schedule.signal_and_noise(step, z) for step in (t, t_cleaner))

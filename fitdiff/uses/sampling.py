@@ -15,11 +15,14 @@ from fitdiff.alignment.photo import Photo
 from fitdiff.avatar import Avatar, expression_offsets, save_glb, save_maps, save_obj
 from fitdiff.avatar.pictures import contact_sheet, save_png
 from fitdiff.avatar.relight import frontal_camera, studio_lighting
-from fitdiff.diffusion.sampler import Known, conditioned, sample
+from fitdiff.diffusion.sampler import Known, conditioned, row_generators, sample
 from fitdiff.faces import Faces, embed_photo, save_faces
 from fitdiff.fitting import first_noise
 from fitdiff.registry import build
 from fitdiff.types import FaceMaps, composite
+
+ACROSS = 10
+"""Faces in a row of a contact sheet, and faces that are rendered at once."""
 
 
 @torch.no_grad()
@@ -65,7 +68,7 @@ def avatar_of(
 
 @dataclass(frozen=True)
 class Samples:
-    """Faces drawn from a model.
+    """Faces drawn from a model. What is saved as z is the neutral face with the maps that the autoencoder decodes.
 
     Attributes:
         model: that drew them. z: (n, N). photo: crop of the photo whose identity they have, (3, S, S), or None.
@@ -82,39 +85,53 @@ class Samples:
     captions: Sequence[str] = ()
 
     @torch.no_grad()
-    def reflectance(self) -> FaceMaps:
-        """The faces' maps."""
-        return self.model.maps(self.z) if self.maps is None else self.maps
+    def reflectance(self, rows: slice = slice(None)) -> FaceMaps:
+        """The faces' maps, or those of some of them."""
+        return self.model.maps(self.z[rows]) if self.maps is None else self.maps[rows]
 
     def beside(self, photo: Tensor) -> Samples:
         """The same faces, shown with the photo (3, S, S) that their identity is from."""
         return replace(self, photo=photo)
 
     def sheet(self, size: int = 256) -> np.ndarray:
-        """Contact sheet: each face, frontal, above its three maps."""
-        maps = self.reflectance()
-        faces = render_neutral(self.model, self.z, size, expression_BE=self.expression, maps=maps)
+        """Contact sheet: each face, frontal, above its three maps; `ACROSS` faces, then the next below."""
+        strips = [self._strip(first, size) for first in range(0, len(self.z), ACROSS)]
+        width = strips[0].shape[1]
+        return np.concatenate(
+            [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
+        )
+
+    def _strip(self, first: int, size: int) -> np.ndarray:
+        """The part of the sheet that begins with a face."""
+        some = slice(first, first + ACROSS)
+        maps, expression = self.reflectance(some), self.expression if self.expression is None else self.expression[some]
+        faces = render_neutral(self.model, self.z[some], size, expression_BE=expression, maps=maps)
         rows = {"face": list(faces), **{name: list(images) for name, images in maps.to_images().items()}}
-        if self.photo is not None:
+        if self.photo is not None and not first:
             rows = {"photo": [self.photo], **rows}
-        return contact_sheet(list(rows.values()), rows=list(rows), columns=self.captions, cell=size)
+        return contact_sheet(list(rows.values()), rows=list(rows), columns=self.captions[some], cell=size)
 
     def save(self, folder: str | Path, avatars: bool = False) -> Path:
-        """Write samples.png and z.safetensors; with `avatars`, every face in a folder of its own, 00, 01, ..."""
+        """Write samples.png and z.safetensors; with `avatars`, every face in a folder of its own, 00, 01, ...
+
+        Maps that are not simply those of z, as of a completed texture, are written into these folders either way.
+        """
         folder = Path(folder)
         save_png(self.sheet(), folder / "samples.png")
         save_faces(self.model, Faces(self.z, self.embedding), folder)
         if avatars:
             self.save_avatars(folder)
+        elif self.maps is not None:
+            for i in range(len(self.z)):
+                save_maps(self.maps[i : i + 1].to("cpu"), folder / f"{i:02d}")
         return folder
 
     def save_avatars(self, folder: Path) -> None:
         """Write every face as GLB, OBJ, maps and z into `folder/00`, `folder/01`, ..."""
-        maps = self.reflectance()
         for i in range(len(self.z)):
             row = slice(i, i + 1)
             expression = None if self.expression is None else self.expression[row]
-            avatar = avatar_of(self.model, self.z[row], expression, maps[row])
+            avatar = avatar_of(self.model, self.z[row], expression, self.reflectance(row))
             target = folder / f"{i:02d}"
             save_glb(avatar, target / "avatar.glb")
             save_obj(avatar, target / "avatar.obj")
@@ -132,6 +149,7 @@ def draw(
     steps: int = 50,
     cfg_scale: float = 1.0,
     seed: int = 0,
+    stream: int = 0,
     known: Known | None = None,
     sampler: Mapping[str, Any] | None = None,
 ) -> Tensor:
@@ -141,13 +159,14 @@ def draw(
         noise_BN: standard normal, as from `fitting.first_noise`.
         embedding_BD: identities; None is unconditional.
         steps: of the sampler. cfg_scale: classifier-free guidance, 1 is off, 0 is unconditional.
-        seed: of the noise that stochastic samplers add. known: parts of z that are given.
+        seed, stream: of the noise that stochastic samplers add, to row k a function of the two and k.
+        known: parts of z that are given.
         sampler: config node; None is the checkpoint's.
     """
     predict_eps = conditioned(model.denoiser, embedding_BD, cfg_scale)
-    generator = torch.Generator(noise_BN.device).manual_seed(seed)
+    generators = row_generators(seed, len(noise_BN), stream=stream)
     chosen = build(sampler or model.config["sampler"], "sampler")
-    return sample(predict_eps, chosen, model.schedule, noise_BN, steps, generator, known)
+    return sample(predict_eps, chosen, model.schedule, noise_BN, steps, generators, known)
 
 
 def sample_faces(

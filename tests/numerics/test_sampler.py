@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fitdiff.diffusion import DDIM, DDPM, Diffusers, ScaledLinear, conditioned, sample
+from fitdiff.diffusion.sampler import adds_noise, fresh_noise, row_generators
 from fitdiff.registry import build, config_of, names
 
 SCHEDULE = ScaledLinear()
@@ -83,13 +84,61 @@ def test_samples_of_gaussian_data_have_its_moments(sampler, n_steps):
     assert z0.std() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    "sampler", [DDPM(), DDIM(eta=0.5), Diffusers(scheduler="DDPMScheduler")], ids=["ddpm", "eta", "diffusers"]
+)
+def test_a_row_of_a_stochastic_sampler_does_not_depend_on_the_batch(sampler):
+    few, many = (sample(wavy_eps, sampler, SCHEDULE, noise()[:n], 10, row_generators(3, n)) for n in (2, 5))
+    torch.testing.assert_close(many[:2], few)
+    alone = sample(wavy_eps, sampler, SCHEDULE, noise()[:1], 10, row_generators(3, 1))
+    torch.testing.assert_close(many[:1], alone)
+    other = sample(wavy_eps, sampler, SCHEDULE, noise()[:2], 10, row_generators(4, 2))
+    assert (few - other).abs().mean() > 0.1
+
+
+def test_the_noise_of_rows_is_normal_and_their_own():
+    rows = fresh_noise(torch.empty(200, 2000), row_generators(0, 100, people=2))
+    assert torch.equal(rows[:100], rows[100:])
+    assert rows.mean() == pytest.approx(0, abs=0.01)
+    assert rows.std() == pytest.approx(1, abs=0.01)
+    cosines = torch.corrcoef(rows[:100]).fill_diagonal_(0)
+    assert cosines.abs().max() < 0.15
+    shifted = fresh_noise(torch.empty(1, 2000), row_generators(1, 1))
+    assert (rows[1] - shifted[0]).abs().mean() > 0.5  # (seed, k) = (0, 1) is not (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "random"),
+    [
+        (DDIM(), False),
+        (DDIM(eta=0.1), True),
+        (DDPM(), True),
+        (Diffusers(), False),
+        (Diffusers(scheduler="DDIMScheduler"), False),
+        (Diffusers(scheduler="DDPMScheduler"), True),
+        (Diffusers(options={"algorithm_type": "sde-dpmsolver++"}), True),
+    ],
+)
+def test_samplers_that_add_noise_are_told(sampler, random):
+    assert adds_noise(sampler, SCHEDULE) == random
+
+
+def test_diffusers_clips_only_if_asked():
+    far = torch.full((1, 4), 2.5)
+    eps = gaussian_eps(2.5, 1e-3)
+    drawn = sample(eps, Diffusers(scheduler="DDIMScheduler"), SCHEDULE, far, 10)
+    torch.testing.assert_close(drawn, far, atol=0.05, rtol=0)
+    clipped = Diffusers(scheduler="DDIMScheduler", options={"clip_sample": True})
+    assert sample(eps, clipped, SCHEDULE, far, 10).max() <= 1
+
+
 @pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"])
 def test_any_scheduler_of_diffusers_gives_its_own_trajectory(name):
     ldm = (
         {**LDM, "clip_sample": False} if name == "DDIMScheduler" else {k: v for k, v in LDM.items() if "clip" not in k}
     )
     theirs = run_diffusers(getattr(diffusers, name)(**ldm), noise(), 12)
-    adapter = Diffusers(scheduler=name, options={"clip_sample": False} if name == "DDIMScheduler" else {})
+    adapter = Diffusers(scheduler=name)
     for _ in range(2):  # the second trajectory starts afresh
         torch.testing.assert_close(sample(wavy_eps, adapter, SCHEDULE, noise(), 12), theirs, rtol=1e-4, atol=1e-5)
 
@@ -170,7 +219,8 @@ def test_registered():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Diffusers(scheduler="MagicScheduler"), "'MagicScheduler' is not a class of diffusers"),
+        (lambda: Diffusers(scheduler="MagicScheduler"), "'MagicScheduler' is not a scheduler class"),
+        (lambda: Diffusers(scheduler="UNet2DModel"), "'UNet2DModel' is not a scheduler class"),
         (
             lambda: Diffusers(scheduler="EDMDPMSolverMultistepScheduler").timesteps(SCHEDULE, 9),
             "noise levels of its own",
