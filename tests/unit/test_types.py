@@ -178,3 +178,16 @@ def test_a_soft_mask_blends_light_and_has_a_gradient():
     inside = (mask * 0.9 + 0.05).requires_grad_()
     arguments = soft.image.clone().requires_grad_(), inside, photo.requires_grad_()
     assert torch.autograd.gradcheck(lambda i, m, p: composite(replace(soft, image=i, mask=m), p), arguments)
+
+
+def test_blending_somewhere_changes_nothing_elsewhere():
+    # Asked on the CPU alone: a GPU blends all pixels, which must give binary masks the plain choice, to the gradient.
+    torch.manual_seed(4)
+    image, photo = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4)
+    mask = (torch.rand(2, 1, 4, 4) > 0.5).float()
+    with_soft_pixel = mask.clone()
+    with_soft_pixel[1, 0, 0, 0] = 0.5
+    plain, blended = (composite(Rendering(image, m, torch.zeros(2, 68, 2)), photo)[0] for m in (mask, with_soft_pixel))
+    assert torch.equal(blended, plain)
+    gradients = [torch.autograd.grad(shown.square().sum(), image)[0] for shown in (plain, blended)]
+    assert torch.equal(*gradients)
