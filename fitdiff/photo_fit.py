@@ -258,7 +258,7 @@ def _choose(problem: FitProblem, result: FitResult, samples: int) -> tuple[FitRe
     with torch.no_grad():
         losses = torch.stack(list(problem.repeat(samples).losses(result.z, result.scene).values())).sum(0)
     G = losses.view(-1, samples)
-    best = G.argmin(1)
+    best = G.nan_to_num(torch.inf).argmin(1)  # a sample that diverged is no reason to lose the others
     people, photos = (torch.arange(len(k), device=k.device) * samples + k for k in (best, problem.of_photos(best)))
     candidates = [Candidates(z, g) for z, g in zip(result.z.view(len(G), samples, -1), G, strict=True)]
     return result.select(people, photos), candidates

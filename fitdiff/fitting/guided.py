@@ -96,6 +96,7 @@ class GuidedFitting(Fitting):
             with torch.set_grad_enabled(self.through_unet):
                 eps = predict_eps(z_t, torch.full((len(z),), t, device=z.device))
             z0 = schedule.predict_z0(z_t, t, eps).clamp(-self.z0_clamp, self.z0_clamp)
+            z0 = z0 if known is None else known.at(schedule, z0, -1, z_T)
             if not self.through_unet:
                 z0 = z0.detach().requires_grad_(True)
             grad, record = self._gradient(problem, scenes, z0, z_t if self.through_unet else z0)
@@ -106,7 +107,7 @@ class GuidedFitting(Fitting):
                     eps = eps + self.scale * (1 - alpha_bar) ** 0.5 * grad
                 z = sampler.step(schedule, z_t.detach(), t, t_previous, eps, generator=generator)
             scenes.step()
-            history.append({**record, "t": torch.full((len(z),), float(t))})
+            history.append({**record, "t": z.new_full((len(z),), float(t))})
             self._report(on_step, len(history), total, record)
         z = z if known is None else known.at(schedule, z, -1, z_T)
         if self.refine_steps:
@@ -133,7 +134,7 @@ class GuidedFitting(Fitting):
             z.grad = free * (grad + self.refine_prior * prior.gradient(z.detach(), i))
             adam.step()
             scenes.step()
-            history.append({**record, "t": torch.zeros(len(z))})
+            history.append({**record, "t": z.new_zeros(len(z))})
             self._report(on_step, len(history), self.steps + self.refine_steps, record)
         return z.detach()
 

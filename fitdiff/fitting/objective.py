@@ -67,4 +67,6 @@ class Fitting:
 
     def _report(self, on_step: OnStep | None, done: int, steps: int, record: dict[str, Tensor]) -> None:
         if on_step is not None:
-            on_step(done, steps, {name: value.mean().item() for name, value in record.items() if name != "t"})
+            names = [name for name in record if name != "t"]
+            means = torch.stack([record[name].mean() for name in names]).tolist()  # one wait for the device
+            on_step(done, steps, dict(zip(names, means, strict=True)))

@@ -85,9 +85,14 @@ class FitProblem:
         """Mean over the photos of each person: (B, ...) -> (P, ...). Differentiable."""
         if self.person is None:
             return values_B
-        counts = self.person.bincount().to(values_B)
+        counts = self._photos_of_people.to(values_B)
         sums = values_B.new_zeros(len(counts), *values_B.shape[1:]).index_add(0, self.person, values_B)
         return sums / counts.view(-1, *[1] * (values_B.ndim - 1))
+
+    @cached_property
+    def _photos_of_people(self) -> Tensor:
+        """(P,) number of photos of each person, found once: counting waits for the device."""
+        return self.person.bincount()
 
     def of_photos(self, values_P: Tensor) -> Tensor:
         """Of each photo's person: (P, ...) -> (B, ...)."""

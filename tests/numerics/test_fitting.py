@@ -143,6 +143,22 @@ def test_known_parts_come_out_as_they_went_in():
     assert (z[:, 3:] - target[:, 3:]).norm() < (noise(target)[:, 3:] - target[:, 3:]).norm()
 
 
+def test_what_is_known_is_what_the_loss_sees():
+    seen = []
+
+    class Watched(TargetProblem):
+        def losses(self, z0, scene, jitter=None):
+            seen.append(z0.detach().clone())
+            return super().losses(z0, scene, jitter)
+
+    plain = problem(torch.zeros(2, 8))
+    given = Known(torch.full((2, 8), 0.7), torch.arange(8) < 3)
+    watched = Watched(plain.model, {}, plain.observation, plain.scene, fit_scene=False, known=given)
+    GuidedFitting(steps=5, scale=0.5, refine_steps=3)(watched, DDIM(), noise(torch.zeros(2, 8)))
+    assert len(seen) == 9
+    assert all(torch.equal(z0[:, :3], given.z[:, :3]) for z0 in seen)
+
+
 def test_photos_of_one_person_pull_at_one_z():
     target = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
     alone = problem(target.mean(0, keepdim=True))
