@@ -245,7 +245,9 @@ def _no_files() -> Iterator[tuple[str, Writer]]:
     yield "drawing.svg.png", _bytes(b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="9"/></svg>')
     yield "page.pdf.jpg", _bytes(b"%PDF-1.4\n%%EOF")
     yield "archive.zip.jpg", _bytes(b"PK\x03\x04" + bytes(100))
-    yield "script.eps", _bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n")
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n"
+    yield "script.eps", _bytes(script)
+    yield "script.jpg", _bytes(script)
     yield "folder.jpg", lambda path: path.mkdir()
     yield "loop.jpg", lambda path: path.symlink_to(path)
     yield "nowhere.jpg", lambda path: path.symlink_to(path.with_name("there is nothing"))

@@ -152,7 +152,7 @@ def _moves(path: Path) -> bool:
     if path.suffix.lower() != ".gif" or not path.is_file():
         return False
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=("GIF",)) as file:
             return getattr(file, "n_frames", 1) > 1
     except Exception:  # whatever is wrong with it: reading the photo will say so
         return False
@@ -178,6 +178,8 @@ def _take_frames(path: Path, folder: Path, every: int, stamp: dict[str, object])
         import imageio_ffmpeg
     except ImportError as error:
         raise PhotoError(f"{path}: videos need imageio-ffmpeg: pip install 'fitdiff[video]'") from error
+    if folder.exists() and not (folder / STAMP).is_file():
+        raise PhotoError(f"{folder} is there, but not from fit.py, and frames would replace it; give another out=")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
         made = Path(temporary) / folder.name

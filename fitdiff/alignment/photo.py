@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import logging
 import math
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
+"""What is read, told by content. Pillow would read more, and start Ghostscript for an EPS that is called me.jpg."""
 
 SMALLEST_SIDE = 32
 LARGEST_SIDE = 4096
@@ -62,7 +66,7 @@ def load_photo(path: str | Path) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata and large sizes; what matters is decided below
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=_formats()) as file:
                 _refuse_planar(file)
                 file.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEGs are decoded at no more than is needed
                 file.load()
@@ -90,6 +94,13 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise PhotoError(
             f"{path}: {'a folder, not a photo' if stat.S_ISDIR(mode) else 'a pipe or a device, not a photo'}"
         )
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _reduced(photo: Photo) -> Photo:

@@ -122,6 +122,13 @@ def test_frames_are_taken_once_and_anew_for_another_choice(video, tmp_path):
     assert len(find_sources(str(video), tmp_path, 2).photos) == 5
 
 
+def test_a_folder_of_frames_that_is_not_ours_is_left_alone(video, tmp_path):
+    mine = picture(tmp_path / "frames" / "precious.png")
+    with pytest.raises(PhotoError, match="frames is there, but not from"):
+        find_sources(str(video), tmp_path)
+    assert mine.exists()
+
+
 def test_a_moving_gif_is_a_video_and_a_still_one_a_photo(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     frames = [Image.new("L", (64, 48), level) for level in (0, 255)]

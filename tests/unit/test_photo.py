@@ -1,13 +1,14 @@
 """Photos of every kind give the pixels that a person would see, bad ones a message."""
 
 import math
+import os
 import re
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms
+from PIL import EpsImagePlugin, ExifTags, Image, ImageCms
 
 from fitdiff.alignment.photo import PhotoError, load_photo
 
@@ -171,3 +172,15 @@ def test_bad_files_are_refused_in_one_line(tmp_path, truth):
     (tmp_path / "half.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:3000])
     refuse(tmp_path / "half.tif", "not an image")
     refuse(save(Image.fromarray(truth[:8]), tmp_path / "small.png"), "56 x 8 pixels is too small, at least 32")
+
+
+def test_no_photo_starts_a_program(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho $* >> '{started}'\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for anew
+    path = tmp_path / "me.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n")
+    refuse(path, "not an image")
+    assert not started.exists()
