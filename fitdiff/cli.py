@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
 from fitdiff.config import plain, register_schemas
 from fitdiff.registry import ComponentError, load_plugins
@@ -149,11 +150,12 @@ def run_fit(config: DictConfig) -> Path:
 def run_sample(config: DictConfig) -> Path:
     """`sample.py`: make the faces that are asked for, and write them as one picture, and as avatars if asked."""
     from fitdiff.model import FitDiff
-    from fitdiff.uses.command import draw_what_is_asked, name_of
+    from fitdiff.uses.command import draw_what_is_asked, publish_samples, results_folder
 
     asked = plain(config)
-    model = FitDiff.load(config.checkpoint, config.device)
-    folder = Path(config.out or Path("outputs/samples") / name_of(asked))
-    draw_what_is_asked(model, asked).save(folder, config.avatars)
-    Console(stderr=True).print(f"results: [bold]{folder}[/] (samples.png, z.safetensors)", soft_wrap=True)
+    folder = results_folder(asked)
+    samples = draw_what_is_asked(FitDiff.load(config.checkpoint, config.device), asked)
+    publish_samples(samples, folder, config.avatars)
+    place = escape(str(folder).encode("utf-8", "replace").decode())  # names may hold markup, or bytes of no UTF-8
+    Console(stderr=True).print(f"results: [bold]{place}[/] (samples.png, z.safetensors)", soft_wrap=True)
     return folder

@@ -91,6 +91,7 @@ class SampleConfig:
     row: int = 0  # which face of that folder
     keep: str | None = None  # shape | reflectance: of `face`, and draw the rest anew
     to: str | None = None  # walk from `photo` or `face` to this photo, embedding or folder
+    to_row: int = 0  # which face of that folder
     edit: dict[str, float] = field(default_factory=dict)  # move `face` along shape_K or expressions
     texture: str | None = None  # complete this partial UV map of the diffuse albedo; visible: what `photo` shows
     mask: str | None = None  # what of it is known: white in this picture; null: its alpha channel
@@ -102,6 +103,8 @@ class SampleConfig:
     seed: int = 0
     device: str = "auto"
     sampler: Any = MISSING
+    guidance: dict[str, Any] = MISSING  # of the fit that texture=visible begins with; so is `fitting`
+    fitting: Any = MISSING
     detector: Any = MISSING
     landmarks: Any = MISSING
 

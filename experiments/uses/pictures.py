@@ -13,12 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from experiments.fitting.presets import compose_preset
 from fitdiff.alignment.photo import Photo
 from fitdiff.avatar.pictures import contact_sheet
 from fitdiff.colour import linear_to_srgb
 from fitdiff.faces import Faces
 from fitdiff.model import FitDiff
-from fitdiff.registry import config_of
 from fitdiff.storage import write_atomically
 from fitdiff.uses.sampling import Samples, render_neutral
 from fitdiff.uses.visible_texture import fitted_square, visible_texture
@@ -56,7 +56,8 @@ def strip(samples: Samples) -> np.ndarray:
 
 def completed_photo(model: FitDiff, photo: Photo) -> np.ndarray:
     """A photo, its fit, what it shows of the texture, and the face with that texture completed."""
-    fit = model.fit(photo, fitting=config_of("fitting", "guided"))
+    preset = compose_preset("")  # as `sample.py texture=visible`
+    fit = model.fit(photo, guidance=preset.guidance, fitting=preset.fitting, sampler=preset.sampler)
     completed = model.complete_photo(fit)
     resolution, z = int(model.config["resolution"]), fit.result.z
     square = fitted_square(fit, max(fit.observation.image.shape[-1], 2 * resolution))

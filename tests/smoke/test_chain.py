@@ -12,7 +12,12 @@ from PIL import Image
 from pygltflib import GLTF2
 
 from experiments.laptop.table import load_run
+from fitdiff import FitDiff
+from fitdiff.alignment.face import find_faces
+from fitdiff.alignment.photo import load_photo
 from fitdiff.cli import guarded, prepare, run_fit, run_sample
+from fitdiff.photo_fit import fit_faces
+from fitdiff.registry import build, config_of
 from tests.conftest import ROOT, TINY, run
 
 FAST = ["fitting.steps=3", "fitting.size=128", "guidance=[id_cos,mse,landmarks]"]
@@ -82,13 +87,22 @@ def test_fit_from_the_command_line_writes_everything(tiny_run, photo, tmp_path):
 
 
 def test_a_fit_is_reproducible(tiny_run, photo):
-    from fitdiff import FitDiff
-
     model = FitDiff.load(tiny_run / "model", "cpu")
     choice = {"fitting": {**model.config["fitting"], "steps": 2, "size": 96}, "guidance": {"mse": model.config["guidance"]["mse"]}}  # fmt: skip # noqa: E501
     first, second, other = (model.fit(photo, seed=seed, **choice).result.z for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.allclose(first, other)
+
+
+def test_a_fit_with_a_sampler_that_adds_noise_depends_neither_on_chance_nor_on_its_batch(tiny_run, photo):
+    model = FitDiff.load(tiny_run / "model", "cpu")
+    choice = {"fitting": {**model.config["fitting"], "steps": 2, "size": 96}, "guidance": {"mse": model.config["guidance"]["mse"]}, "sampler": config_of("sampler", "ddpm")}  # fmt: skip # noqa: E501
+    face = find_faces(load_photo(photo), *(build(model.config[kind], kind) for kind in ("detector", "landmarks")))[0]
+    (alone,) = fit_faces(model, [face], **choice)
+    for fit in fit_faces(model, [face, face], **choice):
+        torch.testing.assert_close(fit.result.z, alone.result.z, atol=1e-3, rtol=1e-3)
+        for name, value in alone.metrics["id_cosine"].items():  # of what is drawn without guidance, too
+            assert fit.metrics["id_cosine"][name] == pytest.approx(value, abs=2e-3)
 
 
 def test_sampling_with_and_without_identity(tiny_run, photo, tmp_path, monkeypatch):

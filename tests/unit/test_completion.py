@@ -95,6 +95,29 @@ def test_partial_maps_are_read_by_alpha_or_mask(tmp_path):
         read_texture(tmp_path / "d.png", None, 16)
 
 
+def test_greys_of_16_bits_keep_their_values_also_as_a_mask(tmp_path):
+    levels = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    Image.fromarray(np.full((16, 16), 40000, np.uint16)).save(tmp_path / "known.png")
+    Image.fromarray(np.full((16, 16), 300, np.uint16)).save(tmp_path / "unknown.png")
+    texture = read_texture(tmp_path / "a.png", tmp_path / "known.png", 16)
+    assert texture.known.all()
+    np.testing.assert_allclose(linear_to_srgb(texture.diffuse_albedo[0, 1]).numpy(), levels / 65535, atol=1e-5)
+    assert not read_texture(tmp_path / "a.png", tmp_path / "unknown.png", 16).known.any()
+
+
+def test_what_is_no_map_is_refused_before_it_gets_memory(tmp_path):
+    Image.new("L", (5000, 5000)).save(tmp_path / "large.png")
+    with pytest.raises(UseError, match="5000 x 5000"):
+        read_texture(tmp_path / "large.png", None, 16)
+    Image.new("RGB", (16, 16)).save(tmp_path / "e.eps")
+    (tmp_path / "e.eps").rename(tmp_path / "postscript.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    for name in ("postscript.png", "broken.png"):
+        with pytest.raises(UseError, match="cannot be read as a map"):
+            read_texture(tmp_path / name, None, 16)
+
+
 def test_resampling_mixes_known_texels_only():
     albedo = torch.full((1, 3, 32, 32), 0.25)
     known = torch.zeros(1, 1, 32, 32, dtype=torch.bool)

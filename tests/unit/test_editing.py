@@ -6,6 +6,7 @@ import torch
 from fitdiff import FitDiff
 from fitdiff.faces import Faces, UseError
 from fitdiff.fitting import first_noise
+from fitdiff.registry import config_of
 from fitdiff.uses.editing import invert, slerp
 from fitdiff.uses.sampling import draw
 
@@ -85,3 +86,17 @@ def test_mistakes_are_named(model, people):
         model.interpolate(people[:1], people[1:], 1)
     with pytest.raises(UseError, match="identity and the other none"):
         model.interpolate(people[:1], Faces(people.z[1:]), 3)
+    with pytest.raises(UseError, match="an identity alone"):
+        model.interpolate(people[:1], Faces(embedding=people.embedding[1:]), 3)
+    with pytest.raises(UseError, match="adds no noise"):
+        model.interpolate(people[:1], people[1:], 3, sampler=config_of("sampler", "ddpm"))
+
+
+def test_inversion_takes_the_samplers_own_steps(model):
+    noise = first_noise(model, 1, 2)
+    options = {"steps": 50, "sampler": config_of("sampler", "ddim", clip=None, spacing="trailing")}
+    z = draw(model, noise, **options)
+    found, elsewhere = invert(model, z, **options), invert(model, z, steps=50)
+    error = (found - noise).abs().mean()
+    assert error < 0.05 * (z - noise).abs().mean()
+    assert error < 0.5 * (elsewhere - noise).abs().mean()

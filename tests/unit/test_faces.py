@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fitdiff import FitDiff
-from fitdiff.faces import Faces, UseError, find_faces, load_embedding, load_faces, save_faces
+from fitdiff.faces import Faces, UseError, find_faces, load_embedding, load_faces, meaning, save_faces
 from fitdiff.storage import CheckpointError, write_tensors
 
 
@@ -55,6 +55,17 @@ def test_bad_files_are_named(model, tmp_path):
     write_tensors(broken, {"z": torch.full((1, model.latent.length), float("nan"))})
     with pytest.raises(CheckpointError, match="holds no faces"):
         load_faces(model, broken)
+    z, embedding = torch.zeros(1, model.latent.length), torch.zeros(1, model.identity.dim)
+    for tensors, message in (
+        ({"z": z.double()}, "holds no faces"),
+        ({"z": z.half()}, "holds no faces"),
+        ({"z": z.long()}, "holds no faces"),
+        ({"z": z, "embedding": embedding.double()}, "finite float32"),
+        ({"z": z, "embedding": embedding / 0}, "finite float32"),
+    ):
+        write_tensors(broken, {**tensors, "meaning": meaning(model)})
+        with pytest.raises(CheckpointError, match=message):
+            load_faces(model, broken)
     with pytest.raises(UseError, match="fit it first"):
         Faces(embedding=torch.zeros(1, 4)).require_z()
 
@@ -80,4 +91,20 @@ def test_embeddings_come_from_npy(model, tmp_path, shape):
 def test_other_arrays_are_refused(model, tmp_path, content, message):
     np.save(tmp_path / "x.npy", content)
     with pytest.raises(UseError, match=message):
+        load_embedding(model, tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,), }".ljust(127)
+        + b"\n",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order'".ljust(127) + b"\n",
+        b"PK\x03\x04 no archive",
+        b"",
+    ],
+)
+def test_damaged_arrays_are_refused_before_they_get_memory(model, tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UseError, match="cannot be read"):
         load_embedding(model, tmp_path / "x.npy")

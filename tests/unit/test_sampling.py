@@ -1,11 +1,14 @@
 """Samples: functions of (seed, index, condition), with known parts kept exactly."""
 
+import numpy as np
 import torch
 
 from fitdiff import FitDiff
 from fitdiff.diffusion.sampler import DDIM, DDPM, Known, sample
 from fitdiff.diffusion.schedule import ScaledLinear
-from fitdiff.faces import load_faces
+from fitdiff.faces import Faces, load_faces
+from fitdiff.registry import config_of
+from fitdiff.uses.sampling import ACROSS, Samples
 
 SCHEDULE = ScaledLinear()
 
@@ -71,6 +74,25 @@ def test_more_samples_begin_with_the_fewer_and_are_written(tiny_run, tmp_path):
     assert torch.equal(load_faces(model, tmp_path).z, few.z)
     assert torch.equal(load_faces(model, tmp_path / "01").z, few.z[1:])
     assert (tmp_path / "01" / "avatar.glb").exists()
+
+
+def test_more_samples_begin_with_the_fewer_whatever_noise_is_added(tiny_run):
+    model = FitDiff.load(tiny_run / "model", "cpu")
+    few, many = (model.sample(n, steps=4, sampler=config_of("sampler", "ddpm")) for n in (2, 3))
+    torch.testing.assert_close(many.z[:2], few.z, atol=1e-4, rtol=1e-4)
+    kept = model.vary(Faces(few.z[:1]), "shape", 2, steps=4, sampler=config_of("sampler", "ddpm"))
+    assert (kept.z[1:] - few.z).abs().mean() > 0.3  # its noise is not that of the samples
+
+
+def test_many_faces_wrap_in_their_sheet(tiny_run):
+    model = FitDiff.load(tiny_run / "model", "cpu")
+    z = torch.zeros(ACROSS + 2, model.latent.length)
+    captions = [f"{k}" for k in range(len(z))]
+    wrapped = Samples(model, z, photo=torch.zeros(3, 8, 8), captions=captions).sheet(32)
+    row = Samples(model, z[:ACROSS], photo=torch.zeros(3, 8, 8), captions=captions[:ACROSS]).sheet(32)
+    assert wrapped.shape[1] == row.shape[1]
+    assert row.shape[0] < wrapped.shape[0] < 2 * row.shape[0]  # the photo is shown once
+    np.testing.assert_array_equal(wrapped[: len(row)], row)
 
 
 def test_without_guidance_scale_the_identity_counts_for_nothing(tiny_run):
