@@ -37,11 +37,11 @@ class Mtcnn:
         found = self._detect(image_HW3, reduction)
         return found if found or reduction <= least else self._detect(image_HW3, least)
 
-    def _detect(self, image_HW3: NDArray[np.uint8], enlarge: float) -> list[Detection]:
+    def _detect(self, image_HW3: NDArray[np.uint8], reduction: float) -> list[Detection]:
         """Faces of the image reduced by a factor, in pixels of the image."""
         image = Image.fromarray(image_HW3)
-        if enlarge > 1:
-            size = (max(1, round(image.width / enlarge)), max(1, round(image.height / enlarge)))
+        if reduction > 1:
+            size = (max(1, round(image.width / reduction)), max(1, round(image.height / reduction)))
             image = image.resize(size, Image.Resampling.BOX)
         if min(image.size) < self.min_face:
             return []
@@ -50,7 +50,7 @@ class Mtcnn:
             return []
         # Several faces come as object arrays under NumPy 2; plain lists are the same in every case.
         found = [
-            Detection(tuple(edge * enlarge for edge in box), min(score, 1.0))
+            Detection(tuple(edge * reduction for edge in box), min(score, 1.0))
             for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)
             if score >= self.threshold
         ]

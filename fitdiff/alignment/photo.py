@@ -25,7 +25,10 @@ LARGEST_SIDE = 4096
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """As Pillow refuses them, before anything is decoded."""
 TIFF_NOTE = "a TIFF with more than 8 bits: read as sRGB, without its colour profile and orientation"
-PLANAR_CONFIGURATION, BITS_PER_SAMPLE = 284, 258
+MOST_TIFF_BYTES = 6 * MOST_PIXELS
+"""Decoded: that many pixels of 16-bit RGB."""
+STRIP_BYTES = 1 << 26
+PHOTOMETRIC, PLANAR_CONFIGURATION, BITS_PER_SAMPLE = 262, 284, 258
 FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
 
 
@@ -59,7 +62,8 @@ def load_photo(path: str | Path) -> Photo:
     or a burst the first frame is read. Photos of more than 4096 pixels a side are reduced to that.
 
     Raises:
-        PhotoError: no such file, not a readable image, more than 179 megapixels, or less than 32 pixels a side.
+        PhotoError: no such file, not a readable image, more than 179 megapixels (a TIFF of 16 bits: 1.1 GB), or less
+            than 32 pixels a side.
     """
     path = Path(path)
     _refuse_what_is_no_file(path)
@@ -67,7 +71,7 @@ def load_photo(path: str | Path) -> Photo:
         warnings.simplefilter("ignore")  # of damaged metadata and large sizes; what matters is decided below
         try:
             with Image.open(path, formats=_formats()) as file:
-                _refuse_planar(file)
+                _refuse_misread_tiff(file)
                 file.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEGs are decoded at no more than is needed
                 file.load()
                 focal, upright = _focal_pixels(file), ImageOps.exif_transpose(file)
@@ -114,16 +118,18 @@ def _reduced(photo: Photo) -> Photo:
     return replace(photo, image=image, focal_pixels=photo.focal_pixels and photo.focal_pixels * scale)
 
 
-def _refuse_planar(file: Image.Image) -> None:
-    """Pillow 13 reads TIFFs of 16-bit colour planes into wrong pixels, without an error."""
+def _refuse_misread_tiff(file: Image.Image) -> None:
+    """Pillow 13 misreads 16-bit colour planes, 16-bit greys where 0 is white, and 32-bit greys, without an error."""
     tags = getattr(file, "tag_v2", {})
-    if tags.get(PLANAR_CONFIGURATION) == 2 and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8:
-        raise ValueError("colour planes of more than 8 bits")
+    bits = max(tags.get(BITS_PER_SAMPLE, (8,)))
+    if bits > 16 or (bits > 8 and (tags.get(PLANAR_CONFIGURATION) == 2 or tags.get(PHOTOMETRIC) == 0)):
+        raise ValueError(f"a TIFF of {bits} bits")
 
 
 def _to_srgb(file: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     if file.mode.startswith(("I", "F")):
-        return _to_8_bit(np.asarray(file)), ()
+        values = np.asarray(file)
+        return _to_8_bit(values, 65535 if values.dtype.kind in "ui" else 1), ()  # greys of 16 bits, in mode I too
     transparent = file.has_transparency_data
     alpha = file.convert("RGBA").getchannel("A") if transparent else None
     if file.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX"):
@@ -149,10 +155,13 @@ def _apply_profile(file: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return file.convert("RGB"), ("the embedded colour profile does not fit the image: taken as sRGB",)
 
 
-def _to_8_bit(values: NDArray) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 1 to 4) of any number type -> (H, W, 3) uint8 on white."""
-    # Pillow gives 16-bit greys as 32-bit integers.
-    full = min(np.iinfo(values.dtype).max, 65535) if np.issubdtype(values.dtype, np.integer) else 1.0
+def _to_8_bit(values: NDArray, full: float) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 1 to 4) of any number type, 0 to `full` -> (H, W, 3) uint8 on white; strip by strip."""
+    strips = np.array_split(values, min(len(values), 1 + values.nbytes // STRIP_BYTES))
+    return np.concatenate([_strip_to_8_bit(strip, full) for strip in strips])
+
+
+def _strip_to_8_bit(values: NDArray, full: float) -> NDArray[np.uint8]:
     unit = np.nan_to_num(np.clip(values / full, 0, 1))
     unit = unit[..., None] if unit.ndim == 2 else unit
     if unit.shape[-1] in (2, 4):
@@ -162,7 +171,7 @@ def _to_8_bit(values: NDArray) -> NDArray[np.uint8]:
 
 
 def _read_tiff(path: Path, error: Exception) -> NDArray[np.uint8]:
-    """The 16-bit and floating-point colour TIFFs that Pillow does not read."""
+    """The TIFFs of 16 bits, 32 bits and floating-point numbers that Pillow does not read; of grey or RGB alone."""
     import tifffile
 
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -173,18 +182,22 @@ def _read_tiff(path: Path, error: Exception) -> NDArray[np.uint8]:
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
-            if page.size > 4 * MOST_PIXELS or page.ndim > 3:
+            meaning, itemsize = page.photometric.name, page.dtype.itemsize
+            readable = meaning in ("RGB", "MINISBLACK") or (meaning == "MINISWHITE" and page.dtype.kind in "bu")
+            whole = page.bitspersample == 8 * itemsize or page.dtype.kind == "b"
+            if page.nbytes > MOST_TIFF_BYTES or page.ndim > 3 or not (readable and whole):
                 raise refused from error
             values = page.asarray()
     except PhotoError:
         raise
     except Exception:  # as above
         raise refused from error
-    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[-1] not in (3, 4):
+    values = ~values if meaning == "MINISWHITE" else values
+    if page.axes.startswith("S"):  # colour planes
         values = values.transpose(1, 2, 0)
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] > 4) or values.dtype.kind not in "buif":
         raise refused from error
-    return _to_8_bit(values)
+    return _to_8_bit(values, np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1)
 
 
 def _focal_pixels(file: Image.Image) -> float | None:

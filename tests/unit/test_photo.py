@@ -69,6 +69,40 @@ def test_rgb_16_bit_tiff(tmp_path, truth, planar):
     np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").image, truth)
 
 
+def test_grey_tiff_where_0_is_white(tmp_path, grey):
+    for dtype, gain in ((np.uint8, 1), (np.uint16, 257)):
+        tifffile.imwrite(tmp_path / "a.tif", (255 - grey).astype(dtype) * dtype(gain), photometric="miniswhite")
+        np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").image, np.repeat(grey[..., None], 3, 2))
+
+
+def test_integers_are_scaled_by_the_range_of_their_type(tmp_path, truth):
+    tifffile.imwrite(
+        tmp_path / "a.tif", truth.astype(np.uint32) * np.uint32(2**24 + 2**16 + 2**8 + 1), photometric="rgb"
+    )
+    np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").image, truth)
+    tifffile.imwrite(tmp_path / "b.tif", truth.astype(np.uint32), photometric="rgb")
+    assert load_photo(tmp_path / "b.tif").image.max() == 0
+
+
+def test_inks_of_16_bits_are_refused_rather_than_misread(tmp_path, truth):
+    planes = np.zeros((4, HEIGHT, WIDTH), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="separated", planarconfig="separate")
+    refuse(tmp_path / "a.tif", "not an image that can be read")
+
+
+def test_a_small_file_of_a_large_tiff_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        tile = np.zeros((1024, 1024, 3), np.uint16)
+        file.write((tile for _ in range(196)), shape=(14336, 14336, 3), dtype=np.uint16, tile=(1024, 1024), photometric="rgb", compression="zlib")  # fmt: skip # noqa: E501
+    refuse(tmp_path / "a.tif", "not an image that can be read")
+
+
+def test_strips_are_the_whole(tmp_path, truth, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", truth.astype(np.float32) / 255, photometric="rgb")
+    monkeypatch.setattr("fitdiff.alignment.photo.STRIP_BYTES", 1000)
+    np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").image, truth)
+
+
 def test_floating_point_tiff(tmp_path, truth, grey):
     tifffile.imwrite(tmp_path / "rgb.tif", truth.astype(np.float32) / 255, photometric="rgb")
     tifffile.imwrite(tmp_path / "grey.tif", grey.astype(np.float32) / 255)
