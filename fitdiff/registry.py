@@ -120,7 +120,8 @@ def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> An
 
     Raises:
         ComponentError: the node is no mapping, the target is not registered under `kind`, a mandatory option or a
-            run-time object is missing, an option is unknown, or the result lacks an attribute of the kind's protocol.
+            run-time object is missing, an option is unknown, the constructor refuses a value by a ValueError, or the
+            result lacks an attribute of the kind's protocol.
     """
     config = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     if not isinstance(config, Mapping):
@@ -136,7 +137,12 @@ def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> An
     component = registered[target]
     options = {name: copy.deepcopy(value) for name, value in config.items() if name != "_target_"}
     _refuse_options(f"{kind} {target}", component, options, runtime)
-    component = component(**{**options, **runtime})
+    try:
+        component = component(**{**options, **runtime})
+    except ValueError as error:
+        if type(error) is not ValueError:  # damaged weights and the like have names of their own
+            raise
+        raise ComponentError(f"{kind}: {error}") from error
     protocol = PROTOCOLS.get(kind)
     if protocol is not None and not isinstance(component, protocol):
         wanted = (

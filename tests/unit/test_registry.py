@@ -44,6 +44,24 @@ def test_a_dataclass_is_passed_as_it_is():
     assert build({"_target_": f"{__name__}.Toy"}, "toy", size=face).size is face
 
 
+def test_what_a_constructor_refuses_is_a_component_error_with_its_words():
+    class DamagedError(ValueError):
+        pass
+
+    class Fussy:
+        def __init__(self, *, size: int = 1) -> None:
+            if size < 0:
+                raise DamagedError("size")
+            raise ValueError("size must be 3")
+
+    register("toy", "fussy")(Fussy)
+    target = f"{__name__}.{Fussy.__qualname__}"
+    with pytest.raises(ComponentError, match="toy: size must be 3"):
+        build({"_target_": target}, "toy")
+    with pytest.raises(DamagedError):
+        build({"_target_": target, "size": -1}, "toy")
+
+
 def test_build_names_missing_runtime_objects():
     register("toy", "plain")(Toy)
     with pytest.raises(ComponentError, match=r"needs run-time objects \['size'\]"):
