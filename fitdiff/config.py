@@ -64,13 +64,13 @@ class PrepareConfig(TrainConfig):
 class FitConfig:
     """`fit.py`. Groups left null come from the checkpoint."""
 
-    photo: str = MISSING  # a photo, a folder, a video, or a list [a.jpg,b.jpg]
+    photo: str = ""  # a photo, a folder, a video, or a list [a.jpg,b.jpg]
     checkpoint: str = "outputs/fitdiff-laptop/model"  # folder written by train.py
-    out: str | None = None  # result folder; null: outputs/fits/<name of the photo, folder or video>
+    out: str | None = None  # result folder; null: outputs/fits/<name>; of an album, with digits of its path
     person: str = "each"  # each: every photo is of a person of its own; shared: all are of one
     faces: str = "largest"  # of each photo: largest, all, or a number (1 is the largest)
     every: int = 1  # of a video, take each n-th frame
-    batch: int = 8  # fits at once
+    batch: int = 8  # fits at once; the samples of one photo are never apart
     samples: int = 1  # fits of each person from as many noises, of which the best is taken
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from fitdiff.album.film import save_frame
@@ -19,10 +18,11 @@ from fitdiff.alignment.photo import PhotoError, load_photo
 from fitdiff.diffusion.sampler import Known
 from fitdiff.faces import load_faces
 from fitdiff.photo_fit import CHOICES, PhotoFit, fit_faces
-from fitdiff.registry import build
+from fitdiff.registry import ComponentError, build
+from fitdiff.storage import CheckpointError
 
-FAILURES = (RuntimeError, MemoryError, np.linalg.LinAlgError)
-"""What one photo can do to a batch: no memory left (a RuntimeError of torch), or a system without a solution."""
+ENDS_ALL = (OSError, ComponentError, CheckpointError)
+"""What is no photo's fault: the disk, the choice of components, their weights. Anything else costs one photo."""
 
 OnEntry = Callable[[Entry], None]
 
@@ -116,7 +116,9 @@ class Album:
         for source in spread(sources):
             try:
                 faces += self._find(load_photo(source.path))
-            except (PhotoError, *FAILURES) as error:
+            except ENDS_ALL:
+                raise
+            except Exception as error:
                 reason = error
             if len(faces) == self.batch:
                 break
@@ -124,20 +126,27 @@ class Album:
             raise PhotoError(f"none of the {len(sources)} photos has a usable face; the last one said: {reason}")
         fit = self._fit_together(faces)
         if not fit.finite:
-            raise PhotoError("the fit of the person did not stay finite; try other photos or a smaller fitting.scale")
+            raise PhotoError("the fit of the person did not stay finite; try other photos or fitting.adaptive=0.1")
 
         def write(folder: Path) -> None:
             fit.save(folder)
             seal_result(folder, key, len(faces))
 
-        publish(self.out / SHARED, write)
+        try:
+            publish(self.out / SHARED, write)
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            raise PhotoError(f"the fit of the person could not be drawn ({reason_of(error)})") from error
 
     def _fit_together(self, faces: Sequence[DetectedFace]) -> PhotoFit:
         """The fit of one person to several faces; to half as many where that fails."""
         try:
             return self._fit(faces, shared=True)[0]
-        except FAILURES as error:
-            reason = _reason(error)
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            reason = reason_of(error)
         if len(faces) == 1:
             raise PhotoError(f"the fit of the person failed ({reason})")
         return self._fit_together(faces[: len(faces) // 2])
@@ -165,8 +174,10 @@ class Album:
                     add(source, entry)
                 if not entries[source.name]:
                     waiting += self._jobs(source, key)
-            except (PhotoError, *FAILURES) as error:
-                add(source, Entry(source.name, error=_reason(error).removeprefix(f"{source.path}: ")))
+            except ENDS_ALL:
+                raise
+            except Exception as error:
+                add(source, Entry(source.name, error=reason_of(error).removeprefix(f"{source.path}: ")))
             while len(waiting) >= self.batch:
                 flush()
         while waiting:
@@ -183,8 +194,10 @@ class Album:
         """Fits, or why there is none; a batch that fails is halved."""
         try:
             return [*fit(faces)]
-        except FAILURES as error:
-            reason = _reason(error)
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            reason = reason_of(error)
         if len(faces) == 1:
             return [f"the fit failed ({reason})"]
         if torch.cuda.is_available():
@@ -204,7 +217,12 @@ class Album:
                 save_frame(outcome, folder)
             seal_result(folder, job.key, job.faces)
 
-        publish(self.out / job.folder, write)
+        try:
+            publish(self.out / job.folder, write)
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            return Entry(job.folder, error=f"the fit could not be drawn ({reason_of(error)})")
         total = outcome.seconds["total"]
         return Entry(job.folder, job.folder, None, outcome.metrics, [str(note) for note in outcome.notes], total)
 
@@ -218,5 +236,6 @@ def spread(items: Sequence[Any]) -> Iterator[Any]:
             yield items[index]
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, or its name."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

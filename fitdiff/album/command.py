@@ -10,14 +10,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fitdiff.album.album import Album
+from fitdiff.album.album import ENDS_ALL, Album, reason_of
 from fitdiff.album.film import save_film
 from fitdiff.album.index_page import save_index
 from fitdiff.album.results import SHARED, Entry, publish
-from fitdiff.album.sources import Sources, default_results, find_sources
+from fitdiff.album.sources import Sources, find_sources
 from fitdiff.alignment.photo import PhotoError, load_photo
 from fitdiff.config import plain
+from fitdiff.fitting.scene import LIGHTS
 from fitdiff.model import FitDiff
+from fitdiff.registry import build
 
 GROUPS = ("sampler", "guidance", "fitting", "detector", "landmarks")
 
@@ -26,7 +28,7 @@ class FitProgress:
     """Progress over photos with ETA and losses; silent before the first step, so that an early error stands alone.
 
     Args:
-        photos: how many there are; a photo counts by parts while its batch is being fitted.
+        photos: how many there are; a photo counts by parts while its batch is being fitted. batch: photos at once.
     """
 
     def __init__(self, console: Console, photos: int = 1, batch: int = 1) -> None:
@@ -47,7 +49,7 @@ class FitProgress:
         """One step of a batch is done: an `OnStep` of `fitting`."""
         self.bar.start()
         losses = " · ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        under_way = min(self.batch, self.photos - self.finished) * done / total
+        under_way = max(1, min(self.batch, self.photos - self.finished)) * done / total
         place = (
             f"step {done}/{total}" if self.photos == 1 else f"photo {self.finished}/{self.photos}, step {done}/{total}"
         )
@@ -56,7 +58,8 @@ class FitProgress:
     def on_entry(self, entry: Entry) -> None:
         """A photo is done, or has none of what is needed."""
         self.finished += 1
-        self.bar.update(self.task, completed=self.finished)
+        self.photos = max(self.photos, self.finished)  # with faces=all, a photo is several
+        self.bar.update(self.task, completed=self.finished, total=self.photos)
 
 
 def fit_what_is_asked(config: DictConfig, console: Console) -> Path:
@@ -68,16 +71,39 @@ def fit_what_is_asked(config: DictConfig, console: Console) -> Path:
     Raises:
         PhotoError: nothing could be fitted, or an option asks for what is not there.
     """
-    if config.photo in ("", "???"):
-        raise PhotoError("no photo given: python fit.py photo=me.jpg")
-    if config.person not in ("each", "shared"):
-        raise PhotoError(f"person={config.person}: give each or shared")
-    out = Path(config.out) if config.out else None
-    sources = find_sources(config.photo, out, config.every)
-    out = out or default_results(sources.title)
+    _check_options(config)
+    sources = find_sources(config.photo, Path(config.out) if config.out else None, config.every)
+    out = sources.results
     if sources.single and config.faces != "all" and config.person == "each":
         return _fit_one(config, sources.photos[0].path, out, console)
     return _fit_album(config, sources, out, console)
+
+
+def _check_options(config: DictConfig) -> None:
+    """Refuse what no photo could be fitted with, before any is looked at."""
+    if not config.photo:
+        raise PhotoError("no photo given: python fit.py photo=me.jpg")
+    if config.person not in ("each", "shared"):
+        raise PhotoError(f"person={config.person}: give each or shared")
+    for name, least in (("every", 1), ("batch", 1), ("samples", 1), ("seed", 0)):
+        if config[name] < least:
+            raise PhotoError(f"{name}={config[name]}: give {least} or more")
+    if not config.guidance:
+        raise PhotoError("guidance=[]: give a term to fit by, as in guidance=[mse]")
+    light = config.fitting.get("light", LIGHTS[0])
+    if light not in LIGHTS:
+        raise PhotoError(f"fitting.light={light}: give {' or '.join(LIGHTS)}")
+
+
+def _load_model(config: DictConfig) -> FitDiff:
+    """The checkpoint, if its schedule has the steps that are asked for."""
+    sampler, fitting = (build(config[kind], kind) for kind in ("sampler", "fitting"))
+    model = FitDiff.load(config.checkpoint, config.device)
+    try:
+        sampler.timesteps(model.schedule, fitting.steps)
+    except ValueError as error:
+        raise PhotoError(f"fitting.steps={fitting.steps}: {error}") from error
+    return model
 
 
 def options_of(config: DictConfig) -> dict[str, Any]:
@@ -97,12 +123,17 @@ def _which(faces: str) -> str | int:
 def _fit_one(config: DictConfig, path: Path, out: Path, console: Console) -> Path:
     which = _which(config.faces)
     photo = load_photo(path)  # before the model: a bad photo is told at once
-    model = FitDiff.load(config.checkpoint, config.device)
-    with FitProgress(console) as progress:
-        fit = model.fit(photo, face=which, on_step=progress.on_step, **options_of(config))
-    if not fit.finite:
-        raise PhotoError(f"{path}: the fit did not stay finite; try a smaller fitting.scale")
-    publish(out, fit.save)
+    model = _load_model(config)
+    try:
+        with FitProgress(console) as progress:
+            fit = model.fit(photo, face=which, on_step=progress.on_step, **options_of(config))
+        if not fit.finite:
+            raise PhotoError(f"{path}: the fit did not stay finite; try fitting.adaptive=0.1")
+        publish(out, fit.save)
+    except (PhotoError, *ENDS_ALL):
+        raise
+    except Exception as error:
+        raise PhotoError(f"{path}: the fit failed ({reason_of(error)})") from error
     for note in fit.notes:
         console.print(f"note: {_printable(note)}", highlight=False, markup=False)
     console.print(fit.summary())
@@ -112,9 +143,9 @@ def _fit_one(config: DictConfig, path: Path, out: Path, console: Console) -> Pat
 
 def _fit_album(config: DictConfig, sources: Sources, out: Path, console: Console) -> Path:
     which = _which(config.faces)
-    model = FitDiff.load(config.checkpoint, config.device)
+    model = _load_model(config)
     links: dict[str, str] = {}
-    with FitProgress(console, len(sources.photos), config.batch) as progress:
+    with FitProgress(console, len(sources.photos), max(1, config.batch // config.samples)) as progress:
         album = Album(
             model, out, faces=which, batch=config.batch, on_entry=progress.on_entry, on_step=progress.on_step,
             **options_of(config),

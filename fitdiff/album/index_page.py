@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from fitdiff.album.film import FRAME
 from fitdiff.album.results import METRICS, Entry
 from fitdiff.storage import write_atomically, write_json
 
@@ -34,7 +35,7 @@ STYLE = (
 
 
 def save_index(out: Path, title: str, entries: Sequence[Entry], links: Mapping[str, str] | None = None) -> Path:
-    """Write index.html, whose pictures are inside it, results.json and results.csv.
+    """Write index.html, whose pictures are inside it but for a shared person's frames, results.json and results.csv.
 
     Args:
         links: text -> file in the album, shown at the top: the avatar of a shared person, the film.
@@ -66,10 +67,19 @@ def _section(out: Path, entry: Entry) -> str:
     links = " · ".join(_link(name, f"{folder}/{name}") for name in files)
     notes = "".join(f'<p class="note">{_text(note)}</p>' for note in entry.notes)
     return (
-        f'<section><h2>{_text(entry.name)}</h2><img alt="photo, fit, relit, frontal, maps" '
-        f'src="{_thumbnail(out / folder / "comparison.png")}"><table><tr><th><th>fit<th>mean face{figures}</table>'
-        f"<p>{links}</p>{notes}</section>"
+        f"<section><h2>{_text(entry.name)}</h2>{_picture(out, folder)}"
+        f"<table><tr><th><th>fit<th>mean face{figures}</table><p>{links}</p>{notes}</section>"
     )
+
+
+def _picture(out: Path, folder: str) -> str:
+    """The comparison inside the page; of a shared person a link to the frame, of which there may be ten thousand."""
+    if (out / folder / FRAME).exists():
+        return f'<img loading="lazy" alt="photo, fit" src="{_address(f"{folder}/{FRAME}")}">'
+    comparison = out / folder / "comparison.png"
+    if not comparison.exists():
+        return ""
+    return f'<img alt="photo, fit, relit, frontal, maps" src="{_thumbnail(comparison)}">'
 
 
 def _thumbnail(path: Path) -> str:
@@ -88,7 +98,11 @@ def _text(value: str) -> str:
 
 
 def _link(text: str, file: str) -> str:
-    return f'<a href="{quote(file.encode("utf-8", "surrogateescape"))}">{_text(text)}</a>'
+    return f'<a href="{_address(file)}">{_text(text)}</a>'
+
+
+def _address(file: str) -> str:
+    return quote(file.encode("utf-8", "surrogateescape"))
 
 
 def _csv(entries: Sequence[Entry]) -> str:

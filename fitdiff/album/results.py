@@ -10,12 +10,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fitdiff.avatar.export import MAP_NAMES
 from fitdiff.config import config_hash
 from fitdiff.storage import read_json, write_json
 
 SEAL = "fit.json"
 """The last file of a result to appear."""
 STAMP = "made_from.json"
+OURS = (
+    SEAL, "avatar.glb", "avatar.obj", "avatar.mtl",
+    *(f"{prefix}{name}.png" for prefix in ("", "avatar_") for name in MAP_NAMES),
+    "render.png", "comparison.png", "z.safetensors", "spread.png", "frame.jpg", STAMP,
+)  # fmt: skip
+"""Every file that a result may have."""
 SHARED = "person"
 """Folder of what the photos of one person share."""
 
@@ -63,7 +70,7 @@ def _state(photo: Path) -> list[int]:
 def publish(folder: Path, write: Callable[[Path], object]) -> Path:
     """Let a result appear whole: written beside its place, then renamed.
 
-    What a folder already holds of other files stays; of an earlier result, the seal goes first and comes last.
+    Of an earlier result in the folder nothing stays: its seal goes first, its stamp last. Other people's files do.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
@@ -73,7 +80,9 @@ def publish(folder: Path, write: Callable[[Path], object]) -> Path:
         if not folder.exists():
             made.rename(folder)
             return folder
-        (folder / SEAL).unlink(missing_ok=True)
+        if (folder / SEAL).exists() or (folder / STAMP).exists():
+            for name in OURS:
+                (folder / name).unlink(missing_ok=True)
         for file in sorted(made.iterdir(), key=lambda file: file.name == SEAL):
             if (folder / file.name).is_dir() and not (folder / file.name).is_symlink():
                 shutil.rmtree(folder / file.name)
@@ -88,23 +97,26 @@ def seal_result(folder: Path, key: str, faces: int) -> None:
 
 def find_whole(out: Path, name: str, key: str) -> list[Entry]:
     """The entries of a photo whose results are all there and made from this photo with these settings; else none."""
-    stamp, folders = read_json(out / name / STAMP), [name]
-    if stamp is None:
-        stamp = read_json(out / name / "face1" / STAMP) or {"faces": 0}
-        folders = [f"{name}/face{number + 1}" for number in range(stamp["faces"])]
-    entries = [_read_entry(out, folder, key) for folder in folders]
+    alone = _read_entry(out, name, key)
+    if alone:
+        return [alone]
+    stamp = read_json(out / name / "face1" / STAMP) or {}
+    entries = [_read_entry(out, f"{name}/face{number + 1}", key) for number in range(stamp.get("faces", 0))]
     return [entry for entry in entries if entry] if all(entries) else []
 
 
 def _read_entry(out: Path, folder: str, key: str) -> Entry | None:
     stamp, report = (read_json(out / folder / name) for name in (STAMP, SEAL))
-    if stamp is None or report is None or stamp["key"] != key:
+    if stamp is None or report is None or stamp.get("key") != key:
         return None
-    metrics = {name: report[name] for name in METRICS}
-    return Entry(folder, folder, None, metrics, report["notes"], report["seconds"]["total"], kept=True)
+    try:
+        metrics = {name: report[name] for name in METRICS}
+        return Entry(folder, folder, None, metrics, report["notes"], report["seconds"]["total"], kept=True)
+    except KeyError:  # an older version wrote less
+        return None
 
 
 def is_whole(folder: Path, key: str) -> bool:
     """Whether a folder holds a result that was made with this key."""
     stamp = read_json(folder / STAMP)
-    return stamp is not None and stamp["key"] == key and (folder / SEAL).exists()
+    return stamp is not None and stamp.get("key") == key and (folder / SEAL).exists()

@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from fitdiff.album.results import SEAL, SHARED
 from fitdiff.alignment.photo import PhotoError
+from fitdiff.config import config_hash
 from fitdiff.storage import read_json, write_json
 
 PHOTO_SUFFIXES = (
@@ -24,6 +26,8 @@ PHOTO_SUFFIXES = (
 """Of the files of a folder that are taken for photos, HEIC too: that it cannot be read must be said."""
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg")
+RESERVED = (SHARED, "frames", "film.mp4", "film.gif", "index.html", "results.json", "results.csv")
+"""Names of an album's own files."""
 STAMP = "video.json"
 """Beside the frames of a video: what they were taken from."""
 
@@ -41,12 +45,13 @@ class Sources:
     """What a request stands for.
 
     Attributes:
-        title: of the album, for its folder. photos: in order. unusable: what cannot be looked at, and why.
+        title: of the album. results: where they go. photos: in order. unusable: what cannot be looked at, and why.
         frames_per_second: of a video, of the frames that were taken; None for photos.
         single: one photo was asked for, not an album.
     """
 
     title: str
+    results: Path
     photos: list[Source]
     unusable: dict[str, str]
     frames_per_second: float | None = None
@@ -58,8 +63,8 @@ def find_sources(request: str, results: Path | None = None, every: int = 1) -> S
 
     Args:
         request: a file, a folder, a video, or a list `[a.jpg, "b, c.jpg"]`.
-        results: folder of the album's results: never searched for photos; the frames of a video go into it. None:
-            outputs/fits/<title>.
+        results: folder of the album's results: never searched for photos; the frames of a video go into it. None: as
+            `default_results`.
         every: of a video, take each n-th frame.
 
     Raises:
@@ -68,27 +73,28 @@ def find_sources(request: str, results: Path | None = None, every: int = 1) -> S
     path = Path(request).expanduser()
     listed = re.fullmatch(r"\[(.*)\]", request, re.DOTALL)
     if listed and not path.exists():
-        return _listed(listed[1])
+        return _listed(listed[1], results)
     if path.is_dir():
-        return _folder(path, results or default_results(path.resolve().name))
+        return _folder(path, results or default_results(path.resolve().name, [path]))
     if is_video(path) or _moves(path):
-        return _video(path, results or default_results(path.stem), every)
-    return Sources(path.stem, [Source(path.name, path)], {}, single=True)
+        return _video(path, results or default_results(path.stem, [path]), every)
+    return Sources(path.stem, results or default_results(path.stem), [Source(path.name, path)], {}, single=True)
 
 
-def default_results(title: str) -> Path:
-    """Where results go if nothing else is said."""
-    return Path("outputs/fits") / (title or "photos")
+def default_results(title: str, album: Sequence[Path] = ()) -> Path:
+    """Where results go if nothing else is said: two albums of one name, of different people, never share a folder."""
+    digits = f"-{config_hash([str(path.resolve()) for path in album])[:6]}" if album else ""
+    return Path("outputs/fits") / f"{title or 'photos'}{digits}"
 
 
-def _listed(text: str) -> Sources:
+def _listed(text: str, results: Path | None) -> Sources:
     """The files of a list; names with commas stand in double quotes. Equal names are told apart by number."""
     row = next(csv.reader([text], skipinitialspace=True), [])
     paths = list(dict.fromkeys(Path(item.strip()).expanduser() for item in row if item.strip()))
     if not paths:
         raise PhotoError("the list of photos is empty; write photo='[a.jpg,b.jpg]'")
     photos, unusable = [], {}
-    names: set[str] = set()
+    names = set(RESERVED)
     for path in paths:
         if path.is_dir() or is_video(path):
             unusable[str(path)] = "not a photo: give folders and videos on their own"
@@ -96,7 +102,7 @@ def _listed(text: str) -> Sources:
         name = next(n for n in _numbered(path.name) if n not in names)
         names.add(name)
         photos.append(Source(name, path))
-    return Sources("list", photos, unusable)
+    return Sources("list", results or default_results("list", paths), photos, unusable)
 
 
 def _numbered(name: str) -> Iterator[str]:
@@ -120,7 +126,7 @@ def _folder(folder: Path, results: Path) -> Sources:
     skip = results.resolve()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen or Path(place).resolve() == skip or "fit.json" in files:
+        if (status.st_dev, status.st_ino) in seen or Path(place).resolve() == skip or {SEAL, STAMP} & {*files}:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -133,7 +139,7 @@ def _folder(folder: Path, results: Path) -> Sources:
     if not photos and not unusable:
         raise PhotoError(f"{folder}: no photo in this folder; looked for {' '.join(PHOTO_SUFFIXES)}")
     title = folder.resolve().name
-    return Sources(title, [Source(name, folder / name) for name in sorted(photos, key=_natural)], unusable)
+    return Sources(title, results, [Source(name, folder / name) for name in sorted(photos, key=_natural)], unusable)
 
 
 def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -169,7 +175,7 @@ def _video(path: Path, results: Path, every: int) -> Sources:
     if {key: known.get(key) for key in stamp} != stamp:
         known = _take_frames(path, folder, every, stamp)
     photos = [Source(file.name, file) for file in sorted(folder.glob("*.jpg"))]
-    return Sources(path.stem, photos, {}, frames_per_second=known["frames_per_second"])
+    return Sources(path.stem, results, photos, {}, frames_per_second=known["frames_per_second"])
 
 
 def _take_frames(path: Path, folder: Path, every: int, stamp: dict[str, object]) -> dict[str, object]:

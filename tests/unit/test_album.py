@@ -53,6 +53,8 @@ def test_results_inside_of_the_searched_folder_are_no_photos(tmp_path):
     picture(tmp_path / "out" / "1.png" / "render.png")
     picture(tmp_path / "older" / "1" / "render.png")
     write_json(tmp_path / "older" / "1" / SEAL, {})
+    picture(tmp_path / "older" / "frames" / "0.jpg")
+    write_json(tmp_path / "older" / "frames" / "video.json", {})
     assert names(find_sources(str(tmp_path), tmp_path / "out")) == ["1.png"]
 
 
@@ -85,6 +87,17 @@ def test_a_list_keeps_its_order_and_tells_equal_names_apart(tmp_path):
     assert list(sources.unusable) == [str(tmp_path)]
     with pytest.raises(PhotoError, match="list of photos is empty"):
         find_sources("[]")
+
+
+def test_albums_of_different_people_never_share_a_folder(tmp_path):
+    for name in ("x/holiday/1.jpg", "y/holiday/1.jpg"):
+        picture(tmp_path / name)
+    requests = [str(tmp_path / side / "holiday") for side in "xy"] + [f"[{tmp_path}/{side}/holiday/1.jpg]" for side in "xy"]  # fmt: skip # noqa: E501
+    folders = [find_sources(request).results for request in requests]
+    assert len(set(folders)) == 4
+    assert [find_sources(request).results for request in requests] == folders
+    assert find_sources(str(tmp_path / "x/holiday/1.jpg")).results.name == "1"
+    assert names(find_sources("[person, frames]")) == ["2-person", "2-frames"]
 
 
 def test_a_file_named_like_a_list_is_a_file(tmp_path, monkeypatch):
@@ -178,6 +191,19 @@ def test_a_new_result_replaces_files_and_keeps_strangers(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
 
 
+def test_nothing_of_an_earlier_result_stays(tmp_path):
+    for name in (SEAL, "spread.png", "made_from.json", "mine.png"):
+        (tmp_path / name).write_text("old")
+    publish(tmp_path, lambda folder: (folder / SEAL).write_text("new"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [SEAL, "mine.png"]
+
+
+def test_a_folder_that_is_no_result_loses_nothing(tmp_path):
+    (tmp_path / "render.png").write_text("mine")
+    publish(tmp_path, lambda folder: (folder / SEAL).write_text("new"))
+    assert (tmp_path / "render.png").read_text() == "mine"
+
+
 def stored(out, folder, key, faces=1):
     report = {name: METRIC for name in METRICS} | {"notes": ["dark"], "seconds": {"total": 2.0}}
     write_json(out / folder / SEAL, report)
@@ -204,6 +230,29 @@ def test_a_group_photo_is_whole_with_its_last_face(tmp_path):
     assert find_whole(tmp_path, "a", "key") == []
     stored(tmp_path, "a/face3", "key", 3)
     assert [entry.name for entry in find_whole(tmp_path, "a", "key")] == ["a/face1", "a/face2", "a/face3"]
+
+
+def test_all_faces_are_found_behind_a_result_of_one(tmp_path):
+    stored(tmp_path, "a", "largest")
+    for number in (1, 2):
+        stored(tmp_path, f"a/face{number}", "all", 2)
+    assert [entry.name for entry in find_whole(tmp_path, "a", "all")] == ["a/face1", "a/face2"]
+    assert [entry.name for entry in find_whole(tmp_path, "a", "largest")] == ["a"]
+
+
+def test_a_result_of_an_older_version_is_not_whole(tmp_path):
+    stored(tmp_path, "a", "key")
+    write_json(tmp_path / "a" / SEAL, {METRICS[0]: METRIC, "notes": [], "seconds": {"total": 2.0}})
+    assert find_whole(tmp_path, "a", "key") == []
+
+
+def test_the_page_does_without_a_picture_and_links_the_frames_of_a_person(tmp_path):
+    picture(tmp_path / "b" / "frame.jpg")
+    picture(tmp_path / "b" / "comparison.png")
+    metrics = {name: METRIC for name in METRICS}
+    page = save_index(tmp_path, "album", [Entry(name, name, None, metrics, [], 1.0) for name in "ab"]).read_text()
+    assert page.count("<img") == 1
+    assert 'src="b/frame.jpg"' in page
 
 
 def test_the_page_shows_fits_and_reasons_whatever_the_names(tmp_path):
