@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -88,7 +88,7 @@ def _check_options(config: DictConfig) -> None:
     for name, least in (("every", 1), ("batch", 1), ("samples", 1), ("seed", 0)):
         if config[name] < least:
             raise PhotoError(f"{name}={config[name]}: give {least} or more")
-    if not config.guidance:
+    if OmegaConf.is_missing(config, "guidance") or not config.guidance:  # Hydra makes [] a missing value
         raise PhotoError("guidance=[]: give a term to fit by, as in guidance=[mse]")
     light = config.fitting.get("light", LIGHTS[0])
     if light not in LIGHTS:
