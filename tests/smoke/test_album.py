@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from fitdiff import FitDiff
 from fitdiff.album import Album, album, find_sources
 from fitdiff.alignment.photo import PhotoError
-from fitdiff.registry import config_of
+from fitdiff.cli import guarded, run_fit
+from fitdiff.config import register_schemas
+from fitdiff.registry import config_of, load_plugins
 from tests.bad_photos import bad_photos
-from tests.conftest import run
+from tests.conftest import ROOT, run
 
 FAST = ["fitting.steps=2", "fitting.refine_steps=0", "fitting.size=96", "guidance=[mse]"]
 BAD = (
@@ -98,6 +101,21 @@ def test_a_photo_that_breaks_a_batch_costs_only_itself(model, choices, folder, t
     entries = Album(model, tmp_path, batch=8, **choices).fit_each(find_sources(str(folder)).photos)
     assert [entry.error for entry in entries[:3]] == [None, "the fit failed (CUDA out of memory.)", None]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "3.png"]
+
+
+@pytest.mark.parametrize("error", [IndexError("index 0"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_result_that_cannot_be_drawn_costs_only_itself(model, choices, folder, tmp_path, monkeypatch, error):
+    real = album.PhotoFit.save
+
+    def fragile(fit, *place, **options):
+        if fit.photo.path.name == "1.png":
+            raise error
+        return real(fit, *place, **options)
+
+    monkeypatch.setattr(album.PhotoFit, "save", fragile)
+    entries = Album(model, tmp_path, **choices).fit_each(find_sources(str(folder)).photos[:2])
+    assert [entry.error for entry in entries] == [f"the fit could not be drawn ({error})", None]
+    assert [path.name for path in tmp_path.iterdir()] == ["2.png"]
 
 
 def test_a_fit_that_is_not_finite_writes_nothing(model, choices, folder, tmp_path, monkeypatch):
@@ -192,13 +210,27 @@ def test_an_album_without_any_fit_ends_with_2(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["photo="], "no photo given"),
+        (["batch=0"], "batch=0: give 1 or more"),
+        (["samples=0"], "samples=0: give 1 or more"),
+        (["seed=-1"], "seed=-1: give 0 or more"),
+        (["guidance=[]"], "guidance=[]: give a term"),
+        (["fitting.light=dim"], "fitting.light=dim: give fitted or fixed"),
+        (["fitting.steps=2000"], "fitting.steps=2000: n=2000 sampling steps: expected 1 to"),
+        (["fitting.through_unet=true"], "give fitting.through_unet=false"),
         (["person=both"], "person=both: give each or shared"),
         (["faces=some"], "faces=some: give largest, all, or a number"),
         (["device=cuda:99"], "device=cuda:99, which does not work here"),
     ],
 )
-def test_wrong_choices_are_one_line(tiny_run, folder, tmp_path, words, message):
-    done = run("fit.py", f"photo={folder / '1.png'}", f"checkpoint={tiny_run / 'model'}", f"out={tmp_path}", *words, check=False)  # fmt: skip # noqa: E501
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+def test_wrong_choices_are_one_line(tiny_run, folder, tmp_path, capsys, words, message):
+    given = [f"photo={folder / '1.png'}", f"checkpoint={tiny_run / 'model'}", f"out={tmp_path}", *words]
+    load_plugins()
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("fit", given)
+    with pytest.raises(SystemExit) as caught:
+        guarded(run_fit)(config)
+    assert caught.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
