@@ -12,6 +12,8 @@ from torch import Tensor
 
 SUFFIXES = (".png", ".exr", ".tif", ".tiff", ".jpg", ".jpeg")
 """Of maps. Environments may be `.hdr`, too."""
+FORMATS = ("PNG", "JPEG", "MPO")
+"""What Pillow may decode here. By itself it goes by a file's content, and has PostScript drawn by another program."""
 PNG_DEPTH_AT = 24
 """Byte of a PNG file that holds the bits per channel (PNG 1.2, section 4.1.1)."""
 
@@ -45,7 +47,7 @@ def probe(path: Path) -> tuple[int, int]:
 
             with tifffile.TiffFile(path) as file:
                 return file.pages[0].imagelength, file.pages[0].imagewidth
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             return file.height, file.width
     except Exception as error:  # each library has exceptions of its own, all of which mean the same here
         raise ValueError(f"cannot be read ({_reason(error)}); save it again as PNG, TIFF or EXR") from error
@@ -86,7 +88,7 @@ def _read(path: Path) -> np.ndarray:
         return _read_tiff(path)
     if suffix == ".png" and path.read_bytes()[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10":
         return _decode(path)  # Pillow would cut it to 8 bits
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         return np.array(file.convert("L" if file.mode in ("1", "L", "LA") else "RGB"))
 
 

@@ -126,5 +126,5 @@ def _maps(document: dict[str, Any], blob: bytes) -> FaceMaps:
 
 
 def _picture(data: bytes) -> Tensor:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:  # all that glTF 2.0 knows
         return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)[None].float() / 255
