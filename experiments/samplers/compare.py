@@ -1,7 +1,7 @@
 """Samplers: quality against the number of steps.  `python -m experiments.samplers.compare [run=outputs/fitdiff-laptop]`
 
 Faces are drawn from the embeddings of held-out people's portraits, every sampler from the same noises, and compared
-with the people and with what DDIM makes of that noise in 1000 steps; and held-out portraits of unknown scene are fitted.
+with the people and with what DDIM makes of that noise in 1000 steps; held-out portraits of unknown scene are fitted.
 """
 
 from __future__ import annotations
