@@ -211,8 +211,12 @@ class FitDiff(nn.Module):
             refuse_misfits(shapes, sketch._trained())
             model = cls(config, **fixed)
             unpack_modules(read_tensors(weights, seal), model._trained())
-        except (CheckpointError, ComponentError):
+        except CheckpointError:
             raise
+        except ComponentError as error:
+            if not isinstance(error.__cause__, ValueError):
+                raise
+            raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {what}") from error

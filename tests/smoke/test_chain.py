@@ -20,7 +20,7 @@ from fitdiff.photo_fit import fit_faces
 from fitdiff.registry import build, config_of
 from tests.conftest import ROOT, TINY, run
 
-FAST = ["fitting.steps=3", "fitting.size=128", "guidance=[id_cos,mse,landmarks]"]
+FAST = ["fitting.steps=3", "fitting.refine_steps=0", "fitting.size=128", "guidance=[id_cos,mse,landmarks]"]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_fit_from_the_command_line_writes_everything(tiny_run, photo, tmp_path):
 
 def test_a_fit_is_reproducible(tiny_run, photo):
     model = FitDiff.load(tiny_run / "model", "cpu")
-    choice = {"fitting": {**model.config["fitting"], "steps": 2, "size": 96}, "guidance": {"mse": model.config["guidance"]["mse"]}}  # fmt: skip # noqa: E501
+    choice = {"fitting": config_of("fitting", "guided", steps=2, size=96), "guidance": {"mse": model.config["guidance"]["mse"]}}  # fmt: skip # noqa: E501
     first, second, other = (model.fit(photo, seed=seed, **choice).result.z for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.allclose(first, other)

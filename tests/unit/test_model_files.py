@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -114,7 +115,7 @@ def test_defaults_of_a_fit_are_registered_components_too(folder, tmp_path, monke
     edit(folder, kind, {"mse": EVIL} if kind == "guidance" else EVIL)
     loaded = FitDiff.load(folder, "cpu")
     with pytest.raises(ComponentError, match=r"'os.mkdir' is not a registered"):
-        loaded.fit(np.zeros((64, 64, 3), np.uint8))
+        loaded.fit(skimage.data.astronaut())
     assert not (tmp_path / "owned").exists()
 
 
