@@ -30,6 +30,7 @@ class TrainConfig:
     resolution: int = MISSING  # side R of the UV maps in texels, a power of two
     prediction: str = "noise"  # what the network gives: noise (the paper) or velocity
     seed: int = 0
+    autoencoder_seed: int | None = None  # of the stages before diffusion, so that seeds share them; null: seed
     outputs: str = "outputs"
     latents_gb: float = 4.0  # 1e9 bytes of map latents that each process may hold; more are read from disk at each step
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -79,6 +80,7 @@ class FitConfig:
     fitting: Any = MISSING
     detector: Any = MISSING
     landmarks: Any = MISSING
+    renderer: Any = MISSING
 
 
 @dataclass

@@ -181,8 +181,13 @@ class FitDiff(nn.Module):
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "auto") -> FitDiff:
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "auto", renderer: Mapping[str, Any] | None = None
+    ) -> FitDiff:
         """Load a checkpoint written by `save`.
+
+        Args:
+            renderer: config node of one to draw with instead of that which the checkpoint was trained with.
 
         Only registered components are built from its config, its texts are not resolved, and weights are safetensors
         that must fit the networks before these get any memory: a stranger's checkpoint runs no code of its own.
@@ -195,6 +200,7 @@ class FitDiff(nn.Module):
         load_plugins()
         folder, target = Path(folder), usable_device(device)
         config, versions, seal = _read_config(folder / "config.json")
+        config["renderer"] = renderer or config["renderer"]
         weights = folder / "weights.safetensors"
         shapes = tensor_shapes(weights)
         _refuse_giants(config, shapes)

@@ -75,6 +75,7 @@ class Album:
         self._fit = partial(fit_faces, model, samples=samples, seed=seed, on_step=on_step, **choices)
         self._settings = {
             "weights": model.fingerprint(),
+            "renderer": model.config["renderer"],
             "samples": samples,
             "seed": seed,
             "faces": str(faces),

@@ -98,7 +98,7 @@ def _check_options(config: DictConfig) -> None:
 def _load_model(config: DictConfig) -> FitDiff:
     """The checkpoint, if its schedule has the steps that are asked for."""
     sampler, fitting = (build(config[kind], kind) for kind in ("sampler", "fitting"))
-    model = FitDiff.load(config.checkpoint, config.device)
+    model = FitDiff.load(config.checkpoint, config.device, plain(config.renderer))
     try:
         sampler.timesteps(model.schedule, fitting.steps)
     except ValueError as error:
