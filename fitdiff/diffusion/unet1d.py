@@ -1,13 +1,10 @@
-"""1-D UNet with SPADE conditioning. Table 2 and section 2 of the FitDiff supplement.
+"""1-D UNet, conditioned by SPADE, or, to compare, by FiLM or cross-attention. Table 2 and section 2 of the supplement.
 
 Base: the UNet of latent diffusion (Rombach et al. 2022) with 1-D convolutions. Its cross-attention is replaced by SPADE
-(Park et al. 2019). **Chosen** here, where the paper is silent:
+(`conditioning`). **Chosen** here, where the paper is silent:
 
-- SPADE takes the place of the second normalisation of every residual block, so every resolution sees the condition;
-- the standardised embedding is projected to a signal of one channel and `cond_dim` positions, which is resampled
-  linearly to each resolution. One hidden layer of width `spade_dim` per resolution serves all of its SPADE layers, and
-  gamma and beta are pointwise in it (SPADE has a hidden layer per SPADE layer and 3-wide convolutions there: three
-  times the work, for neighbours that the hidden layer has already seen);
+- the condition takes the place of the second normalisation of every residual block, so every resolution sees it;
+- the standardised embedding is projected to a signal of one channel and `cond_dim` positions;
 - self-attention after the residual blocks at the resolutions of `attention_downsamplings`, as latent diffusion's;
 - the learned null condition is an embedding: it replaces the standardised one before the projection.
 """
@@ -15,75 +12,58 @@ Base: the UNet of latent diffusion (Rombach et al. 2022) with 1-D convolutions. 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from fitdiff.diffusion.conditioning import (
+    CrossAttention,
+    FilmModulation,
+    Modulate,
+    SpadeModulation,
+    TokenModulation,
+    groups_of,
+    zeroed,
+)
 from fitdiff.registry import register
 
-Modulation = tuple[Tensor, Tensor]
-"""(B, C, L) scale gamma and (B, C, L) shift beta of one SPADE layer; B is 1 if all samples share them."""
-
-Condition = tuple[tuple[Modulation, ...], ...]
-"""Modulations of all SPADE layers: one tuple per resolution, fine to coarse, in the order of use."""
-
-
-def spade(h_BCL: Tensor, modulation: Modulation) -> Tensor:
-    """Parameter-free group normalisation, then (1 + gamma) h + beta per position (Park et al. 2019, Eq. 1).
-
-    Args:
-        h_BCL: (B, C, L) float.
-        modulation: gamma and beta.
-    """
-    gamma, beta = modulation
-    h = nnf.group_norm(h_BCL, _groups(h_BCL.shape[1]))
-    return torch.addcmul(h + beta, h, gamma)
-
-
-class SpadeModulation(nn.Module):
-    """Predicts gamma and beta of all SPADE layers of one resolution from the condition signal.
-
-    Args:
-        length: L, positions of this resolution.
-        channels: C, of its layers.
-        layers: number of SPADE layers.
-        hidden: width of the shared hidden layer (Table 2: SPADE dim).
-    """
-
-    def __init__(self, length: int, channels: int, layers: int, hidden: int):
-        super().__init__()
-        self.length, self.layers = length, layers
-        self.hidden = nn.Conv1d(1, hidden, 3, padding=1)
-        self.modulate = nn.Conv1d(hidden, 2 * layers * channels, 1)
-
-    def forward(self, signal_B1S: Tensor) -> tuple[Modulation, ...]:
-        """(B, 1, cond_dim) -> per layer (B, C, L) gamma and beta."""
-        signal = nnf.interpolate(signal_B1S, self.length, mode="linear")
-        chunks = self.modulate(nnf.silu(self.hidden(signal))).chunk(2 * self.layers, 1)
-        return tuple(zip(chunks[::2], chunks[1::2], strict=True))
+Condition = tuple[tuple[Any, ...], ...]
+"""What every residual block is told: one tuple per resolution, fine to coarse, in the order of use."""
 
 
 class ResidualBlock(nn.Module):
-    """Residual block of latent diffusion; the second normalisation is SPADE. Optionally followed by attention."""
+    """Residual block of latent diffusion; in place of the second normalisation, the condition is heard.
+
+    Args:
+        hear: (features (B, C, L), what this block is told) -> (B, C, L). attention: that follows, if any.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_dim: int, dropout: float, attention: SelfAttention | None
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int,
+        dropout: float,
+        hear: nn.Module,
+        attention: SelfAttention | None,
     ):
         super().__init__()
         self.norm = _normalisation(in_channels)
         self.convolve_in = nn.Conv1d(in_channels, out_channels, 3, padding=1)
         self.time = nn.Linear(time_dim, out_channels)
+        self.hear = hear
         self.dropout = nn.Dropout(dropout)
-        self.convolve_out = _zero(nn.Conv1d(out_channels, out_channels, 3, padding=1))
+        self.convolve_out = zeroed(nn.Conv1d(out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv1d(in_channels, out_channels, 1)
         self.attention = attention or nn.Identity()
 
-    def forward(self, x_BCL: Tensor, time_BT: Tensor, modulation: Modulation) -> Tensor:
+    def forward(self, x_BCL: Tensor, time_BT: Tensor, told: Any) -> Tensor:
         """(B, in_channels, L), (B, time_dim) -> (B, out_channels, L)."""
         h = self.convolve_in(nnf.silu(self.norm(x_BCL))) + self.time(time_BT)[:, :, None]
-        h = self.convolve_out(self.dropout(nnf.silu(spade(h, modulation))))
+        h = self.convolve_out(self.dropout(nnf.silu(self.hear(h, told))))
         return self.attention(self.skip(x_BCL) + h)
 
 
@@ -95,7 +75,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.norm = _normalisation(channels)
         self.qkv = nn.Conv1d(channels, 3 * heads * head_channels, 1)
-        self.project = _zero(nn.Conv1d(heads * head_channels, channels, 1))
+        self.project = zeroed(nn.Conv1d(heads * head_channels, channels, 1))
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """(B, C, L) -> (B, C, L)."""
@@ -134,9 +114,11 @@ class TimeEmbedding(nn.Module):
         return nnf.silu(self.layers(torch.cat([angles.cos(), angles.sin()], 1)))
 
 
-@register("denoiser", "spade_unet1d")
-class SpadeUNet1d(nn.Module):
+class UNet1d(nn.Module):
     """Noise predictor over the latent vector as a signal of one channel. Implements `types.Denoiser`.
+
+    Subclasses say how its blocks hear of the condition: `modulation` makes what those of one resolution are told, and
+    `hearing` what a block does with it.
 
     Args:
         length: N, of the latent vector; a multiple of 2^(levels - 1).
@@ -146,7 +128,7 @@ class SpadeUNet1d(nn.Module):
         depth: residual blocks per level on the way down; one more on the way up.
         heads: attention heads.
         head_channels: channels of a head.
-        spade_dim: width of SPADE's hidden layer.
+        spade_dim: SPADE's hidden width, one hidden layer a resolution; so of the others.
         cond_dim: length of the projected condition.
         attention_downsamplings: factors by which the length is reduced where self-attention is used. Chosen: latent
             diffusion's 2, 4, 8; the bottleneck has one in any case.
@@ -188,7 +170,14 @@ class SpadeUNet1d(nn.Module):
 
         def block(in_channels: int, level: int, attention: bool) -> ResidualBlock:
             layer = SelfAttention(widths[level], heads, head_channels) if attention else None
-            return ResidualBlock(in_channels, widths[level], 4 * channels, dropout, layer)
+            return ResidualBlock(
+                in_channels,
+                widths[level],
+                4 * channels,
+                dropout,
+                self.hearing(widths[level], heads, head_channels),
+                layer,
+            )
 
         self.time = TimeEmbedding(channels)
         self.convolve_in = nn.Conv1d(1, channels, 3, padding=1)
@@ -214,16 +203,30 @@ class SpadeUNet1d(nn.Module):
             if level:
                 stage.append(Upsample(width))
             self.up.append(stage)
-        self.out = nn.Sequential(_normalisation(width), nn.SiLU(), _zero(nn.Conv1d(width, 1, 3, padding=1)))
+        self.out = nn.Sequential(_normalisation(width), nn.SiLU(), zeroed(nn.Conv1d(width, 1, 3, padding=1)))
 
         self.register_buffer("embedding_mean", torch.zeros(embedding_dim))
         self.register_buffer("embedding_std", torch.ones(embedding_dim))
         self.null_embedding = nn.Parameter(torch.zeros(embedding_dim))
         self.project = nn.Linear(embedding_dim, cond_dim)
+        blocks = [2 * depth + 1 + 2 * (level == last) for level in range(len(widths))]
+        inner = heads * head_channels
         self.modulations = nn.ModuleList(
-            SpadeModulation(length >> level, width, 2 * depth + 1 + 2 * (level == last), spade_dim)
-            for level, width in enumerate(widths)
+            self.modulation(cond_dim, spade_dim, length >> level, width, inner, layers)
+            for level, (width, layers) in enumerate(zip(widths, blocks, strict=True))
         )
+
+    def modulation(self, cond_dim: int, hidden: int, length: int, channels: int, inner: int, layers: int) -> nn.Module:
+        """Network from the signal (B, 1, cond_dim) to what each of one resolution's `layers` blocks is told.
+
+        Args:
+            hidden: its width. length, channels: of the blocks' features. inner: channels of all attention heads.
+        """
+        raise NotImplementedError
+
+    def hearing(self, channels: int, heads: int, head_channels: int) -> nn.Module:
+        """What a block does in place of its second normalisation; see `ResidualBlock`."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def set_embedding_statistics(self, mean_D: Tensor, std_D: Tensor) -> None:
@@ -304,17 +307,44 @@ class SpadeUNet1d(nn.Module):
             return self.out(h.to(z_t_BN.dtype))[:, 0]
 
 
-def _groups(channels: int) -> int:
-    """32 groups, or the most that divide fewer channels."""
-    return math.gcd(32, channels)
+@register("denoiser", "spade_unet1d")
+class SpadeUNet1d(UNet1d):
+    """The paper's: scale and shift differ from position to position (SPADE, Park et al. 2019)."""
+
+    def modulation(self, cond_dim: int, hidden: int, length: int, channels: int, inner: int, layers: int) -> nn.Module:
+        """See `UNet1d`."""
+        return SpadeModulation(length, channels, layers, hidden)
+
+    def hearing(self, channels: int, heads: int, head_channels: int) -> nn.Module:
+        """See `UNet1d`."""
+        return Modulate()
+
+
+@register("denoiser", "film_unet1d")
+class FilmUNet1d(UNet1d):
+    """To compare: one scale and shift a channel, the same at all positions (FiLM, Perez et al. 2018)."""
+
+    def modulation(self, cond_dim: int, hidden: int, length: int, channels: int, inner: int, layers: int) -> nn.Module:
+        """See `UNet1d`."""
+        return FilmModulation(cond_dim, channels, layers, hidden)
+
+    def hearing(self, channels: int, heads: int, head_channels: int) -> nn.Module:
+        """See `UNet1d`."""
+        return Modulate()
+
+
+@register("denoiser", "cross_attention_unet1d")
+class CrossAttentionUNet1d(UNet1d):
+    """To compare: positions look at tokens of the condition (latent diffusion's own, Rombach et al. 2022)."""
+
+    def modulation(self, cond_dim: int, hidden: int, length: int, channels: int, inner: int, layers: int) -> nn.Module:
+        """See `UNet1d`."""
+        return TokenModulation(cond_dim, inner, layers, hidden)
+
+    def hearing(self, channels: int, heads: int, head_channels: int) -> nn.Module:
+        """See `UNet1d`."""
+        return CrossAttention(channels, heads, head_channels)
 
 
 def _normalisation(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(_groups(channels), channels)
-
-
-def _zero(layer: nn.Conv1d) -> nn.Conv1d:
-    """Start a residual path at zero, as latent diffusion does."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+    return nn.GroupNorm(groups_of(channels), channels)

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from fitdiff.diffusion.unet1d import SelfAttention, SpadeModulation, TimeEmbedding, Upsample, spade
+from fitdiff.diffusion.conditioning import (
+    PATCH,
+    CrossAttention,
+    FilmModulation,
+    SpadeModulation,
+    TokenModulation,
+    spade,
+)
+from fitdiff.diffusion.unet1d import SelfAttention, TimeEmbedding, Upsample
 
 
 def double(*shape):
@@ -63,6 +71,39 @@ def test_attention_equals_its_definition():
     weights = torch.einsum("bhcl,bhcm->bhlm", query, key).div(math.sqrt(3)).softmax(-1)
     attended = torch.einsum("bhlm,bhcm->bhcl", weights, value).reshape(2, 6, 5)
     torch.testing.assert_close(layer(x), x + layer.project(attended))
+
+
+def test_film_is_spade_whose_modulation_is_the_same_at_all_positions():
+    layer = FilmModulation(cond_dim=5, channels=4, layers=2, hidden=3).double()
+    signal, h = double(2, 1, 5).requires_grad_(), double(2, 4, 6).requires_grad_()
+    for gamma, beta in layer(signal):
+        assert gamma.shape == beta.shape == (2, 4, 1)
+        everywhere = gamma.expand(-1, -1, 6), beta.expand(-1, -1, 6)
+        torch.testing.assert_close(spade(h, (gamma, beta)), spade(h, everywhere))
+    assert torch.autograd.gradcheck(lambda s, h, *_: spade(h, layer(s)[1]), (signal, h, *layer.parameters()))
+
+
+def test_cross_attention_equals_its_definition():
+    tokens, attention = TokenModulation(20, 6, 2, 5).double(), CrossAttention(8, heads=2, head_channels=3).double()
+    h, signal = double(2, 8, 5), double(2, 1, 20)
+    patches = signal[..., : 2 * PATCH].unflatten(2, (2, PATCH))[:, 0]  # 20 positions hold two tokens
+    hidden = torch.einsum("bkp,hp->bhk", patches, tokens.hidden.weight[:, 0]) + tokens.hidden.bias[:, None]
+    told = tokens.modulate(torch.nn.functional.silu(hidden + tokens.position))
+    key, value = told[:, 12:18], told[:, 18:]  # of the second block
+    for ours, expected in zip(tokens(signal)[1], (key, value), strict=True):
+        torch.testing.assert_close(ours, expected)
+    normal = torch.nn.functional.group_norm(h, 8)
+    query, key, value = (x.unflatten(1, (2, 3)) for x in (attention.query(normal), key, value))
+    weights = torch.einsum("bhcl,bhck->bhlk", query, key).div(math.sqrt(3)).softmax(-1)
+    attended = torch.einsum("bhlk,bhck->bhcl", weights, value).flatten(1, 2)
+    torch.testing.assert_close(attention(h, tokens(signal)[1]), normal + attention.project(attended))
+
+
+def test_tokens_cannot_change_places_unseen():
+    tokens, attention = TokenModulation(16, 6, 1, 5).double(), CrossAttention(8, 2, 3).double()
+    h, signal = double(1, 8, 5), double(1, 1, 16)
+    swapped = torch.cat([signal[..., 8:], signal[..., :8]], -1)
+    assert not torch.allclose(attention(h, tokens(signal)[0]), attention(h, tokens(swapped)[0]))
 
 
 def test_upsampling_repeats_each_position():
