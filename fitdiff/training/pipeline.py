@@ -69,13 +69,22 @@ class Pipeline:
         self.config = config
         self.run_dir = Path(config.outputs) / config.name
         self.console = Console(stderr=True)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(self._seed("autoencoder"))
         self.trainer: Trainer = build(config.trainer, "trainer")
-        nodes = select(config, *COMPONENTS, *DEFAULTS, "data")
-        self.model = FitDiff({**select(config, "resolution", "prediction"), **nodes, "separate": config.model.separate})
+        self.model = self._build_model()
         model = self.model.to(self.trainer.accelerator.device)
         made_with = (model.shape_model, model.identity, model.renderer, model.versions)
         self.data, self.data_hash = build_data(config, *made_with)
+
+    def _build_model(self) -> FitDiff:
+        """Networks initialised by the seeds of their stages: by the same seeds, the same weights."""
+        nodes = select(self.config, "resolution", "prediction", *COMPONENTS, *DEFAULTS, "data")
+        nodes["separate"] = self.config.model.separate
+        model = FitDiff(nodes)
+        if self._seed("diffusion") == self._seed("autoencoder"):
+            return model
+        torch.manual_seed(self._seed("diffusion"))
+        return FitDiff(nodes, **{name: getattr(model, name) for name in COMPONENTS if name != "denoiser"})
 
     def run(self) -> Path:
         """Run what is missing; returns the run's folder.
@@ -147,13 +156,15 @@ class Pipeline:
         return self._train(stage, folder, tracker)
 
     def _build_stage(self, name: str, **runtime: Any) -> Any:
-        return build(self.config.stage[name], "stage", seed=self.config.seed, **self._splits(), **runtime)
+        return build(self.config.stage[name], "stage", seed=self._seed(name), **self._splits(), **runtime)
 
     def _train(self, stage: Any, folder: Path, tracker: Any) -> dict[str, Any]:
         processes = self.trainer.accelerator.num_processes
         origin = provenance(self.data_hash, self.model.versions, processes)
         with _alone_in(folder):
-            trained = self.trainer.run(stage, folder, self._decides(stage.name), origin, self.config.seed, tracker)
+            trained = self.trainer.run(
+                stage, folder, self._decides(stage.name), origin, self._seed(stage.name), tracker
+            )
             stage.finish(trained.averages)
 
             def finish() -> None:
@@ -181,11 +192,15 @@ class Pipeline:
     def _splits(self) -> dict[str, ShardedDataset]:
         return {"train": self.data.train, "held_out": self.data.held_out}
 
+    def _seed(self, stage: str) -> int:
+        own = self.config.autoencoder_seed
+        return self.config.seed if stage == "diffusion" or own is None else own
+
     def _decides(self, stage: str) -> dict[str, Any]:
         """All settings that determine a stage's result, and so those of the stages before it."""
         config, trainer, autoencoder = self.config, plain(self.config.trainer), plain(self.config.autoencoder)
         decides: dict[str, Any] = {
-            "seed": config.seed,
+            "seed": self._seed("autoencoder"),
             "trainer": {key: trainer[key] for key in TRAINING_KEYS},
             "autoencoder": {key: value for key, value in autoencoder.items() if key not in MEMORY_KEYS},
             "perceptual": plain(config.perceptual),
@@ -198,6 +213,8 @@ class Pipeline:
         if stage == "diffusion":
             decides |= select(config, "denoiser", "schedule", "prediction") | {"separate": config.model.separate}
             decides["stage"]["diffusion"] = plain(config.stage["diffusion"])
+            if self._seed("diffusion") != self._seed("autoencoder"):
+                decides["diffusion_seed"] = self._seed("diffusion")
         return decides
 
     def _hash(self, stage: str) -> str:

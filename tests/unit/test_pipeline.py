@@ -68,6 +68,26 @@ def test_what_changes_the_result_has_another_folder(override):
     assert all(mine != other for mine, other in zip(hashes(override), hashes(), strict=True))
 
 
+def test_seeds_of_the_diffusion_stage_can_share_an_autoencoder():
+    plain, other, shared = hashes(), hashes("seed=1"), hashes("seed=1", "autoencoder_seed=0")
+    assert shared[0] == plain[0] != other[0]
+    assert len({plain[1], other[1], shared[1]}) == 3
+    assert hashes("autoencoder_seed=0") == plain
+
+
+def test_the_seed_of_a_stage_initialises_its_network():
+    def weights(*overrides):
+        model = pipeline(*overrides)
+        torch.manual_seed(model._seed("autoencoder"))
+        model = model._build_model()
+        return [torch.cat([p.flatten() for p in part.parameters()]) for part in (model.autoencoder, model.denoiser)]
+
+    plain, shared, other = weights(), weights("seed=1", "autoencoder_seed=0"), weights("seed=1")
+    assert torch.equal(shared[0], plain[0])
+    assert not torch.equal(shared[1], plain[1])
+    assert not torch.equal(other[0], plain[0])
+
+
 @pytest.mark.parametrize("stages", ["[latents,diffusion]", "[diffusion]", "[diffusion,autoencoder]", "[]", "[gan]"])
 def test_a_stage_is_never_run_without_those_before_it(stages):
     with pytest.raises(TrainingError, match="or its beginning: a stage needs those before it"):
