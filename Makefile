@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format laptop people paper-step bench-render bench-train bench-fit clean
+.PHONY: help demo test lint format laptop people paper-step bench-render bench-train bench-fit sweep report docs clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -16,6 +16,9 @@ help:
 	@echo "make bench-render  time all renderers that are installed, side by side"
 	@echo "make bench-train  time training beside other projects' networks"
 	@echo "make bench-fit   time a fit and its parts, beside what their arithmetic demands"
+	@echo "make sweep FILE=sweeps/lambda.yaml  run a W&B sweep file here, without a server; the same command resumes"
+	@echo "make report RUNS='outputs/*'  one HTML page about any runs"
+	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
 # Installed once, and again when the project's requirements change.
@@ -66,6 +69,17 @@ bench-train: $(STAMP)
 
 bench-fit: $(STAMP)
 	$(BIN)/python -m fitdiff.fitting.bench
+
+# OPTIONS are those of `python -m fitdiff.sweep --help`, such as jobs=2.
+sweep: $(STAMP)
+	$(BIN)/python -m fitdiff.sweep file=$(FILE) $(OPTIONS)
+
+RUNS ?= outputs/*
+report: $(STAMP)
+	$(BIN)/python -m fitdiff.report runs='$(RUNS)'
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV)
