@@ -2,19 +2,19 @@
 
 Legend of shape suffixes: B batch · V vertices · F triangles · E expressions · L lights · R map side · S image side.
 
-========================  ==========================================================================================
-head space                millimetres, right-handed: +x to the subject's left, +y up, +z out of the face
-camera space              millimetres, right-handed (OpenGL): +x right, +y up, the camera looks along -z
-NDC                       +x right, +y **up**, both in [-1, 1] over the square image
-image space               pixels, +x right, +y **down**, the centre of the first pixel is (0.5, 0.5)
-UV space                  [0, 1]^2, u right, v **down** as in glTF: texel row r, column c is at ((c+.5)/R, (r+.5)/R)
-diffuse albedo            linear light in [0, 1]; stored (files, networks) as sRGB
-specular albedo           reflectance at normal incidence F0 divided by 0.08, linear, in [0, 1]; grey skin is about 0.35
-normals                   tangent space, unit length, +x along +u, +y along **-v** (glTF, "OpenGL"), +z outwards
-rendered image            sRGB in [0, 1] (``Rendering.image``) over a linear shading
-identity embedding        as the network gives it, not normalised; cosine is taken by the loss
-map tensor                9 channels in [-1, 1]: sRGB diffuse (3), specular (3), normals (3)
-========================  ==========================================================================================
+| what | convention |
+|---|---|
+| head space | millimetres, right-handed: +x to the subject's left, +y up, +z out of the face |
+| camera space | millimetres, right-handed (OpenGL): +x right, +y up, the camera looks along -z |
+| NDC | +x right, +y **up**, both in [-1, 1] over the square image |
+| image space | pixels, +x right, +y **down**, the centre of the first pixel is (0.5, 0.5) |
+| UV space | [0, 1]^2, u right, v **down** as in glTF: texel row r, column c is at ((c+.5)/R, (r+.5)/R) |
+| diffuse albedo | linear light in [0, 1]; stored (files, networks) as sRGB |
+| specular albedo | reflectance at normal incidence F0 divided by 0.08, linear, in [0, 1]; grey skin is about 0.35 |
+| normals | tangent space, unit length, +x along +u, +y along **-v** (glTF, "OpenGL"), +z outwards |
+| rendered image | sRGB in [0, 1] (`Rendering.image`) over a linear shading |
+| identity embedding | as the network gives it, not normalised; cosine is taken by the loss |
+| map tensor | 9 channels in [-1, 1]: sRGB diffuse (3), specular (3), normals (3) |
 """
 
 from __future__ import annotations
