@@ -41,7 +41,7 @@ class Keypoints:
     """Where the keypoints lie on every mesh of one topology.
 
     Attributes:
-        corners: (85, 3) int64 vertex numbers. weights: (85, 3) float64 barycentric; a row of NaN is an unknown keypoint.
+        corners: (85, 3) int64 vertex numbers. weights: (85, 3) float64 barycentric; NaN where a keypoint is unknown.
         n_vertices: of the topology.
     """
 

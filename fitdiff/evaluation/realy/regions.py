@@ -9,7 +9,8 @@
 
 Written from the published description and the behaviour of the benchmark's public program (github.com/czh-98/REALY,
 MIT). Deviations: everything is float64; a prediction is never mirrored to fit; a last step smaller than the tolerance
-is applied; parts of a scan that no pair pulls stay (`deformation.RIDGE`); keypoints that a topology lacks, or that lie off the region, are left out.
+is applied; parts of a scan that no pair pulls stay (`deformation.RIDGE`); keypoints that a topology lacks are
+left out.
 """
 
 from __future__ import annotations
@@ -29,9 +30,6 @@ from fitdiff.evaluation.surface import Surface
 CHEEK_SHARE = 0.25
 """Keypoints of the cheek lie around it, not on it, and count a quarter."""
 
-FARTHEST_KEYPOINT = 1.0
-"""Units from a region at which a keypoint is not on it: the rim would be torn to where the keypoint is."""
-
 USUAL_UNIT = 9.0
 """mm per unit of a scan that has no scale of its own: the middle of the benchmark's 100, which are 6.5 to 10.2."""
 
@@ -41,7 +39,8 @@ class Scan:
     """The truth of one person.
 
     Attributes:
-        regions: name -> mesh, some of nose, mouth, forehead and cheek, in units of about 9 mm.
+        regions: name -> mesh, some of nose, mouth, forehead and cheek, in units of about 9 mm. Each holds its keypoints
+            (the forehead those of brows and eyes): a keypoint pulls at the vertex next to it, wherever that is.
         keypoints: (85, 3) in the same unit; NaN where unknown. mm_per_unit: the metrical scale.
     """
 
@@ -113,9 +112,8 @@ def bidirectional_error(prediction: Surface, keypoints: np.ndarray, region: Mesh
         prediction: regionally aligned. keypoints: (K, 3) on it, K >= 0. region: of the scan. scan_keypoints: (K, 3).
     """
     targets = prediction.closest(region.vertices).points
-    distance, vertex = cKDTree(region.vertices).query(scan_keypoints.reshape(-1, 3))
-    near = distance < FARTHEST_KEYPOINT
-    deformed = deform(region.vertices, region.faces, targets, vertex[near], keypoints[near])
+    landmark_vertices = cKDTree(region.vertices).query(scan_keypoints.reshape(-1, 3))[1]
+    deformed = deform(region.vertices, region.faces, targets, landmark_vertices, keypoints)
     corresponding = prediction.closest(deformed).points
     return float(np.linalg.norm(corresponding - region.vertices, axis=1).mean())
 
