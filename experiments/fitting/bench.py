@@ -26,7 +26,6 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from experiments.fitting import tables
-from experiments.fitting.people import hard_people
 from experiments.fitting.presets import compose_preset
 from experiments.fitting.rivals import GUIDED, WITHOUT, rivals
 from experiments.fitting.sheet import photo_rows, sheet
@@ -37,6 +36,7 @@ from experiments.people.survey import yaw_pitch
 from experiments.report import replace_generated
 from fitdiff.command import run_command
 from fitdiff.data.workers import cores
+from fitdiff.evaluation.hard_people import hard_people
 from fitdiff.evaluation.people import PHOTO, Scorer, Truth, find_faces, known_problem, photo_problem
 from fitdiff.fitting import FitProblem
 from fitdiff.model import FitDiff

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.fitting.rivals import GUIDED, WITHOUT
-from experiments.fitting.statistics import bootstrap_mean, difference, interval, verdict
 from experiments.report import markdown_table
+from fitdiff.evaluation.statistics import bootstrap_mean, difference, interval, verdict
 
 Scores = Mapping[str, Mapping[str, NDArray]]
 """method -> metric -> a number a photo."""

@@ -4,36 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.fitting import statistics, tables
+from experiments.fitting import tables
 from experiments.fitting.oracle import GIVEN
 from experiments.fitting.presets import compose_preset
 from experiments.fitting.rivals import GUIDED, Rival
 from experiments.fitting.store import Store
 from tests.numerics.test_fitting import problem
-
-
-def test_the_bootstrap_s_interval_is_that_of_a_mean():
-    values = np.random.default_rng(1).normal(3.0, 2.0, 400)
-    mean, low, high = statistics.bootstrap_mean(values)
-    half = 1.96 * values.std() / 20
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.15 * half)
-
-
-def test_people_without_a_value_are_left_out():
-    assert statistics.bootstrap_mean(np.array([1.0, np.nan, 3.0]))[0] == 2
-    assert np.isnan(statistics.bootstrap_mean(np.array([np.nan]))).all()
-    assert statistics.interval(np.array([np.nan]), ".2f") == "–"
-
-
-def test_verdicts_are_paired():
-    theirs = np.random.default_rng(0).normal(0, 10, 50)
-    ours = theirs + np.random.default_rng(1).normal(1, 0.5, 50)  # far less than people differ
-    assert statistics.verdict(ours, theirs, higher_is_better=True) == "beats"
-    assert statistics.verdict(ours, theirs, higher_is_better=False) == "behind"
-    assert statistics.verdict(theirs, ours, higher_is_better=False) == "beats"
-    assert statistics.verdict(theirs, np.random.default_rng(2).permutation(theirs), True) == "level"
-    assert statistics.verdict(theirs, theirs, True) == "level"
 
 
 def test_every_photo_is_in_one_group_of_each_kind():
