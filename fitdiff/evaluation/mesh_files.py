@@ -58,20 +58,23 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     return (_read_obj if path.suffix.lower() == ".obj" else _read_ply)(data, path)
 
 
-def write_mesh(path: str | os.PathLike[str], vertices: ArrayLike, faces: ArrayLike) -> Path:
+def write_mesh(
+    path: str | os.PathLike[str], vertices: ArrayLike, faces: ArrayLike, colours: ArrayLike | None = None
+) -> Path:
     """Write a mesh atomically; the suffix decides: OBJ (text of nine digits) or PLY (binary, float32).
 
     Args:
-        vertices: (V, 3). faces: (F, 3) ids from 0.
+        vertices: (V, 3). faces: (F, 3) ids from 0. colours: (V, 3) in [0, 1], of an OBJ alone, after each position.
 
     Raises:
-        MeshError: another suffix, a number that is not finite, or a vertex id that no vertex has.
+        MeshError: another suffix, other shapes, a number that is not finite, or a vertex id that no vertex has.
     """
     path = Path(path)
     mesh = _checked(np.asarray(vertices, np.float64), np.asarray(faces, np.int64), path)
     if path.suffix.lower() == ".obj":
+        columns = mesh.vertices if colours is None else np.concatenate([mesh.vertices, colours], 1)
         text = io.BytesIO()
-        np.savetxt(text, mesh.vertices, "v %.9g %.9g %.9g")
+        np.savetxt(text, columns, "v" + " %.9g" * 3 + " %.4f" * (columns.shape[1] - 3))
         np.savetxt(text, mesh.faces + 1, "f %d %d %d")
         return write_atomically(path, text.getvalue())
     if path.suffix.lower() == ".ply":

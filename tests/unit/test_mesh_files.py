@@ -25,6 +25,12 @@ def test_round_trip_keeps_equal_unused_and_unordered_vertices(tmp_path, suffix):
     assert mesh.faces.dtype == np.int64
 
 
+def test_colours_are_written_after_positions_and_do_not_disturb_them(tmp_path):
+    path = write_mesh(tmp_path / "mesh.obj", SQUARE, [[0, 1, 2]], np.full((4, 3), 0.25))
+    assert path.read_text().splitlines()[3] == "v 0 1 0.5 0.2500 0.2500 0.2500"
+    np.testing.assert_array_equal(read_mesh(path).vertices, SQUARE)
+
+
 def test_obj_with_colours_textures_normals_polygons_and_comments(tmp_path):
     text = (
         "# scan\nmtllib a.mtl\no head\nv 0 0 0 0.5 0.5 0.5\n\tv\t1 0 0 1 1 1\nv 1 1 0 0 0 0\nvt 0 0\nvn 0 0 1\n"
