@@ -1,0 +1,92 @@
+"""Reads the result folder of an evaluation: `results.json`, the tables and the pictures beside it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from fitdiff.report.runs import (
+    Number, Picture, Run, RunError, Sheet, number, provenance_facts, read_hydra, read_object,
+)  # fmt: skip
+
+PICTURES = 12
+"""Pictures of one evaluation that are shown; a benchmark may write one a subject."""
+
+LINES = 500
+"""Lines of a benchmark's table that are shown."""
+
+
+def read_evaluation(folder: Path, name: str) -> Run:
+    """An evaluation of `evaluate.py`.
+
+    Raises:
+        RunError: results.json is damaged, or another program's.
+    """
+    results = read_object(folder / "results.json")
+    benchmark = results.get("benchmark")
+    if not isinstance(benchmark, str):
+        raise RunError("results.json names no benchmark: it is not evaluate.py's")
+    config, command = read_hydra(folder)
+    config = _dict(results.get("config")) or config
+    run = Run(name, folder, benchmark, config=config, command=command)
+    run.compared = config | _trained_as(folder, config)
+    run.rows = [row for row in _list(results.get("rows")) if isinstance(row, dict) and "name" in row]
+    source = str(folder.resolve())
+    summary = {key: number(value) for key, value in _dict(results.get("summary")).items()}
+    run.numbers = {key: Number(value, source) for key, value in summary.items() if value is not None}
+    run.notes = [str(note) for note in _list(results.get("notes"))]
+    run.seconds = number(results.get("seconds"))
+    run.facts = _facts(results)
+    run.pictures = _pictures(folder, run.notes)
+    run.sheets = _sheets(folder)
+    return run
+
+
+def _trained_as(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """In place of the checkpoint's path, the config that it was trained with: checkpoints that differ in their seed
+    alone are compared as seeds of one training."""
+    checkpoint = config.get("checkpoint")
+    if not isinstance(checkpoint, str):
+        return {}
+    for start in (Path(), *folder.absolute().parents):
+        trained, _ = read_hydra((start / checkpoint).parent)
+        if trained:
+            return {"checkpoint": trained}
+    return {}
+
+
+def _facts(results: dict[str, Any]) -> dict[str, str]:
+    checkpoint = results.get("checkpoint")
+    named = checkpoint if isinstance(checkpoint, dict) else {"checkpoint": checkpoint}
+    texts = {"date": results.get("date"), "config hash": results.get("config_hash"), **named}
+    return {str(key): str(value) for key, value in texts.items() if value is not None} | provenance_facts(
+        results.get("provenance")
+    )
+
+
+def _pictures(folder: Path, notes: list[str]) -> list[Picture]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if len(paths) > PICTURES:
+        notes.append(f"{len(paths) - PICTURES} more pictures are in the run's folder")
+    return [Picture(path.stem, "", path) for path in paths[:PICTURES]]
+
+
+def _sheets(folder: Path) -> list[Sheet]:
+    sheets = []
+    for path in sorted(folder.glob("*.tsv")):
+        try:
+            lines = list(csv.reader(path.read_text("utf-8").splitlines()[: LINES + 1], delimiter="\t"))
+        except (OSError, ValueError, csv.Error):
+            continue
+        if len(lines) > 1:
+            sheets.append(Sheet(path.stem, lines[0], lines[1:]))
+    return sheets
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

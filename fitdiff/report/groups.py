@@ -1,0 +1,130 @@
+"""Runs that differ only in their seed are one row, one curve with an interval, one column."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from fitdiff.report.runs import TRAINING, Run, flatten
+
+BOOKKEEPING = ("seed", "name", "outputs", "out", "experiment", "tracker", "device")
+"""Settings that say where a run is and what it is called, and the seed: no difference between configurations."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` seeds with its 95% interval; `low` and `high` are None where one seed tells nothing of it."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass
+class Group:
+    """Runs of one configuration. `index` is its place on the page, which its colour and name in the page follow."""
+
+    index: int
+    name: str
+    runs: list[Run]
+
+    @property
+    def kind(self) -> str:
+        """`TRAINING` or the benchmark."""
+        return self.runs[0].kind
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """By dotted key, without bookkeeping."""
+        return _settings(self.runs[0])
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Of a final value over the seeds; None if no run has it."""
+        values = {run.numbers[metric].source: run.numbers[metric].value for run in self.runs if metric in run.numbers}
+        return over_seeds(list(values.values())) if values else None
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and Student's 95% interval: mean ± t_{0.975, n-1} s / sqrt(n). (A bootstrap of three seeds is too narrow.)"""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Groups in the order of their first runs, training first; a run of unknown config stands alone."""
+    members: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.kind != TRAINING, run.kind)):
+        known = [run.kind, _settings(run)] if run.compared else [run.kind, str(run.folder)]
+        members.setdefault(json.dumps(known, sort_keys=True, default=str), []).append(run)
+    names = [_name(group) for group in members.values()]
+    return [
+        Group(index, name if names.count(name) == 1 else _listed(group), group)
+        for index, (name, group) in enumerate(zip(names, members.values(), strict=True))
+    ]
+
+
+def find_base(groups: Sequence[Group], wanted: str | None) -> Group | None:
+    """The group of that name, or of the run of that name; None if none is wanted.
+
+    Raises:
+        ValueError: nothing is called so.
+    """
+    if wanted is None:
+        return None
+    for group in groups:
+        if wanted in (group.name, *(run.name for run in group.runs)):
+            return group
+    raise ValueError(f"base={wanted}: there is no such run; there are {', '.join(group.name for group in groups)}")
+
+
+def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """Settings in which groups differ: key -> the value of each group, `MISSING` where it has none."""
+    keys = dict.fromkeys(key for group in groups for key in group.settings)
+    columns = {key: [group.settings.get(key, MISSING) for group in groups] for key in keys}
+    return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "–"
+
+
+MISSING = _Missing()
+"""In place of a setting that a config does not have."""
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    leaves = flatten({key: value for key, value in run.compared.items() if key not in BOOKKEEPING})
+    # The config that a checkpoint was trained with (`checkpoint.…`) has bookkeeping of its own.
+    ignored = tuple(f"checkpoint.{key}" for key in BOOKKEEPING)
+    return {key: value for key, value in leaves.items() if key and not _is_under(key, ignored)}
+
+
+def _is_under(key: str, parents: Sequence[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _name(runs: Sequence[Run]) -> str:
+    """What the names have in common, without what announces the seed."""
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    common = re.sub(r"[-_/.]*(s|seed)?[-_=]?$", "", re.sub(r"\d+$", "", os.path.commonprefix(names)))
+    return common or _listed(runs)
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    first, *others = (run.name for run in runs)
+    return f"{first} and {len(others)} more" if others else first

@@ -1,0 +1,147 @@
+"""The page's tables, as what the template prints: cells with the value that they are sorted by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fitdiff.report.groups import Estimate, Group
+from fitdiff.report.metrics import baseline_of, duration, higher_is_better, readable
+from fitdiff.report.runs import TRAINING, Run
+
+
+@dataclass
+class Cell:
+    """Text, the number that it is sorted by (None: by the text), a smaller second text, and a mark (`best`, `beats`)."""
+
+    text: str
+    value: float | None = None
+    detail: str = ""
+    mark: str = ""
+    link: str = ""
+
+
+@dataclass
+class Column:
+    """Heading; `heading` above it groups neighbours; `minor` columns are shown when asked for."""
+
+    name: str
+    heading: str = ""
+    numeric: bool = True
+    minor: bool = False
+    hint: str = ""
+
+
+@dataclass
+class Row:
+    """Cells under the columns; `groups` are those whose switching off hides the row."""
+
+    cells: list[Cell]
+    groups: str = ""
+
+
+@dataclass
+class Table:
+    """A table; `shared` are facts that are the same in all rows, and `note` says how to read it."""
+
+    caption: str
+    columns: list[Column]
+    rows: list[Row]
+    shared: list[tuple[str, str]] = field(default_factory=list)
+    note: str = ""
+    footer: list[Cell] = field(default_factory=list)
+
+
+def overview(groups: Sequence[Group]) -> Table:
+    """One row a configuration of one kind, one column a final value; the best of a column is marked."""
+    kind = groups[0].kind
+    metrics = list(dict.fromkeys(key for group in groups for run in group.runs for key in run.numbers))
+    if kind == TRAINING:
+        metrics = [key for key in _later_stages_first(metrics) if not key.endswith("/seconds")]
+    estimates = {key: [group.estimate(key) for group in groups] for key in metrics}
+    shared = {key for key in metrics if len(groups) > 1 and _all_equal(estimates[key])}
+    told = [key for key in metrics if key not in shared]
+    columns = [_column(key, metrics) for key in told]
+    marks = {key: _best(estimates[key], higher_is_better(key)) for key in told}
+    rows = [
+        Row(
+            [*_head(group), *(estimate_cell(estimates[key][i], marks[key] == i) for key in told)],
+            str(group.index),
+        )
+        for i, group in enumerate(groups)
+    ]
+    title = "Training runs" if kind == TRAINING else f"Evaluations: {kind}"
+    head = [Column("run", numeric=False), Column("seeds"), Column("state", numeric=False), Column("took")]
+    same = [(key, readable(next(e.mean for e in estimates[key] if e))) for key in metrics if key in shared]
+    return Table(title, head + columns, rows, same)
+
+
+def estimate_cell(estimate: Estimate | None, best: bool = False) -> Cell:
+    """`mean` with `low to high` below it."""
+    if estimate is None:
+        return Cell("–")
+    between = f"{readable(estimate.low)} to {readable(estimate.high)}" if estimate.low is not None else ""
+    return Cell(readable(estimate.mean), estimate.mean, between, "best" if best else "")
+
+
+def facts(runs: Sequence[Run], indices: Sequence[int], anchors: Callable[[int], str]) -> Table:
+    """Provenance: one row a run, one column a fact in which runs differ; the others once, above."""
+    names = list(dict.fromkeys(name for run in runs for name in run.facts))
+    values = {name: [run.facts.get(name, "–") for run in runs] for name in names}
+    shared = [name for name in names if len(runs) > 1 and len(set(values[name])) == 1]
+    told = [name for name in names if name not in shared]
+    rows = [
+        Row(
+            [
+                Cell(run.name, link=anchors(i)),
+                Cell(str(run.seed) if run.seed is not None else "–"),
+                Cell(duration(run.seconds), run.seconds),
+                *(Cell(values[name][i]) for name in told),
+            ],
+            str(indices[i]),
+        )
+        for i, run in enumerate(runs)
+    ]
+    head = [Column("run", numeric=False), Column("seed"), Column("took")]
+    columns = head + [Column(name, numeric=False) for name in told]
+    return Table("Where the runs come from", columns, rows, [(name, values[name][0]) for name in shared])
+
+
+def _head(group: Group) -> list[Cell]:
+    unfinished = [run for run in group.runs if run.status != "finished"]
+    state = unfinished[0].status if unfinished else "finished"
+    seconds = [run.seconds for run in group.runs if run.seconds is not None]
+    mean = sum(seconds) / len(seconds) if seconds else None
+    seeds = ", ".join(sorted({str(run.seed) for run in group.runs if run.seed is not None}))
+    return [
+        Cell(group.name, link=f"group-{group.index}"),
+        Cell(str(len(group.runs)), len(group.runs), seeds if len(group.runs) > 1 else ""),
+        Cell(state, mark="unfinished" if unfinished else ""),
+        Cell(duration(mean), mean, "each" if len(seconds) > 1 else ""),
+    ]
+
+
+def _column(key: str, metrics: Sequence[str]) -> Column:
+    stage, _, name = key.rpartition("/")
+    better = higher_is_better(key)
+    hint = "" if better is None else "higher is better" if better else "lower is better"
+    known = baseline_of(key)
+    return Column(name, stage, minor=bool(known and known[0] in metrics), hint=hint)
+
+
+def _later_stages_first(metrics: Sequence[str]) -> list[str]:
+    stages = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
+    return sorted(metrics, key=lambda key: -stages.index(key.partition("/")[0]))
+
+
+def _all_equal(estimates: Sequence[Estimate | None]) -> bool:
+    first = estimates[0]
+    return first is not None and all(e is not None and e.mean == first.mean and e.low is None for e in estimates)
+
+
+def _best(estimates: Sequence[Estimate | None], higher: bool | None) -> int | None:
+    """Index of the best mean, if there are two different ones to choose from."""
+    known = [(e.mean, i) for i, e in enumerate(estimates) if e is not None]
+    if higher is None or len({mean for mean, _ in known}) < 2:
+        return None
+    return max(known)[1] if higher else min(known)[1]

@@ -1,0 +1,189 @@
+"""Reads the folder of a training run, finished or not, and the stages that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fitdiff.report.runs import (
+    TRAINING, Curve, Number, Picture, Run, RunError, flatten, number, provenance_facts, read_hydra, read_object,
+)  # fmt: skip
+from fitdiff.storage import read_json
+
+HELD_OUT = "held_out/"
+"""What logged names of evaluations begin with."""
+
+
+@dataclass
+class Stage:
+    """What one stage adds to a run."""
+
+    name: str
+    folder: Path
+    log: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        """The same for all runs that share the stage."""
+        return os.path.realpath(self.folder)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        return (self.folder / "result.json").is_file()
+
+
+def read_training(folder: Path, name: str) -> Run:
+    """A run of `train.py` from its `stages.json`.
+
+    Raises:
+        RunError: it is not one.
+    """
+    folders = read_object(folder / "stages.json")
+    if not folders or not all(isinstance(path, str) for path in folders.values()):
+        raise RunError("stages.json is empty or names no folders, expected stage -> folder")
+    stages = [_stage(stage, folder / path) for stage, path in folders.items()]
+    config, command = read_hydra(_composed(folder, stages))
+    config = config or _config_of(stages)
+    run = Run(name, folder, TRAINING, _status(stages, config), config, config, command=command)
+    for stage in stages:
+        run.notes += stage.faults
+        run.numbers |= _numbers(stage)
+        run.curves |= _curves(stage)
+        run.pictures += _previews(stage)
+    seconds = [run.numbers[key].value for stage in stages if (key := f"{stage.name}/seconds") in run.numbers]
+    run.seconds = sum(seconds) if seconds else None
+    run.facts = _facts(stages)
+    return run
+
+
+def _composed(folder: Path, stages: list[Stage]) -> Path:
+    """Where Hydra left the run's config: in its folder; of a run of a grid, under `multirun`, newest last."""
+    if (folder / ".hydra").is_dir():
+        return folder
+    outputs = stages[0].folder.resolve().parents[1]
+    try:
+        jobs = outputs / "multirun" / folder.resolve().relative_to(outputs)
+    except ValueError:
+        return folder
+    made = sorted(jobs.glob("*/.hydra"), key=lambda path: path.stat().st_mtime)
+    return made[-1].parent if made else folder
+
+
+def _stage(name: str, folder: Path) -> Stage:
+    stage = Stage(name, folder)
+    if not folder.is_dir():
+        stage.faults.append(f"stage {name}: its folder {folder.name} is missing")
+        return stage
+    try:
+        stage.log = list(_entries(folder / "log.jsonl", stage.faults))
+    except FileNotFoundError:
+        pass  # the latents have none
+    except OSError as error:
+        stage.faults.append(f"stage {name}: log.jsonl cannot be read ({error.strerror})")
+    return stage
+
+
+def _entries(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
+    """Lines of a log; damaged ones are told and left out. (`training.log.read_log` refuses them: it continues a run.)"""
+    bad = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+                if isinstance(entry, dict) and number(entry.get("step")) is not None:
+                    yield entry
+                    continue
+            except (ValueError, RecursionError):
+                if not line.endswith(b"\n"):
+                    continue  # being written, or cut by a kill
+            bad += 1
+    if bad:
+        faults.append(f"{path.parent.name}/log.jsonl: {bad} damaged lines left out")
+
+
+def _status(stages: list[Stage], config: dict[str, Any]) -> str:
+    waiting = [stage for stage in stages if not stage.finished]
+    if not waiting:
+        return "finished"
+    stage = waiting[0]
+    steps = flatten(config).get(f"stage.{stage.name}.steps")
+    at = f" at step {stage.log[-1]['step']}" + (f" of {steps}" if steps else "") if stage.log else " not begun"
+    return f"unfinished: {stage.name}{at}"
+
+
+def _numbers(stage: Stage) -> dict[str, Number]:
+    """The stage's result; before there is one, its newest evaluation."""
+    if stage.finished:
+        try:
+            values: dict[str, Any] = read_object(stage.folder / "result.json")
+        except RunError as error:
+            stage.faults.append(f"stage {stage.name}: {error}")
+            values = {}
+    else:
+        evaluations = [entry for entry in stage.log if any(key.startswith(HELD_OUT) for key in entry)]
+        newest = evaluations[-1] if evaluations else {}
+        values = {key.removeprefix(HELD_OUT): value for key, value in newest.items() if key.startswith(HELD_OUT)}
+    finite = {key: number(value) for key, value in values.items()}
+    return {f"{stage.name}/{key}": Number(value, stage.source) for key, value in finite.items() if value is not None}
+
+
+def _curves(stage: Stage) -> dict[str, Curve]:
+    points: dict[str, dict[int, float]] = {}
+    for entry in stage.log:
+        for key, value in entry.items():
+            if key != "step" and (finite := number(value)) is not None:
+                points.setdefault(key, {})[int(entry["step"])] = finite
+    return {
+        f"{stage.name}/{key}": Curve(*zip(*sorted(values.items()), strict=True), stage.source)
+        for key, values in points.items()
+    }
+
+
+def _previews(stage: Stage) -> list[Picture]:
+    """The newest preview of each name."""
+    newest: dict[str, tuple[int, Path]] = {}
+    for path in stage.folder.glob("previews/*.png"):
+        match = re.fullmatch(r"(.+)-(\d+)", path.stem)
+        name, step = (match[1], int(match[2])) if match else (path.stem, 0)
+        newest[name] = max(newest.get(name, (-1, path)), (step, path))
+    return [
+        Picture(f"{stage.name}/{name}", f"step {step}", path) for name, (step, path) in sorted(newest.items())
+    ]
+
+
+def _config_of(stages: list[Stage]) -> dict[str, Any]:
+    """As a stage recorded it; the last stage's, for earlier ones may have been trained by another run."""
+    for stage in reversed(stages):
+        config = read_json(stage.folder / "config.json")
+        if isinstance(config, dict):
+            return config
+    return {}
+
+
+def _facts(stages: list[Stage]) -> dict[str, str]:
+    facts = {f"{stage.name}'s hash": stage.folder.name.rpartition("-")[2] for stage in stages}
+    for stage in reversed(stages):
+        for path in sorted(stage.folder.glob("step-*/state.json"), reverse=True):
+            state = read_json(path)
+            if isinstance(state, dict) and (known := provenance_facts(state.get("provenance"))):
+                return _date(stages) | known | facts
+    return _date(stages) | facts
+
+
+def _date(stages: list[Stage]) -> dict[str, str]:
+    """When the last stage ended: the time of its result, or of its log while it runs."""
+    times = [
+        path.stat().st_mtime
+        for stage in stages
+        for path in (stage.folder / "result.json", stage.folder / "log.jsonl")
+        if path.is_file()
+    ]
+    return {"date": f"{datetime.fromtimestamp(max(times), timezone.utc):%Y-%m-%d %H:%M} UTC"} if times else {}
