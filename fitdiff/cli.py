@@ -22,7 +22,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PATH_KEYS = (
     "photo", "face", "to", "texture", "mask", "out", "checkpoint", "outputs", "data.path", "data.url", "data.cache",
-    "shape_model.path",
+    "shape_model.path", "benchmark.path", "benchmark.predictions", "benchmark.pairs",
 )  # fmt: skip
 """Overrides whose value is a file name: quoted on the user's behalf."""
 
@@ -62,6 +62,7 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
     def wrapper(config: DictConfig) -> None:
         from fitdiff.alignment.photo import PhotoError
         from fitdiff.command import DeviceError
+        from fitdiff.evaluation.benchmark import BenchmarkError
         from fitdiff.faces import UseError
         from fitdiff.storage import CheckpointError
         from fitdiff.training.health import TrainingError
@@ -69,6 +70,7 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
 
         mendable = (
             PhotoError,
+            BenchmarkError,
             DeviceError,
             CheckpointError,
             ComponentError,
@@ -145,6 +147,13 @@ def run_fit(config: DictConfig) -> Path:
     from fitdiff.album.command import fit_what_is_asked
 
     return fit_what_is_asked(config, Console(stderr=True))
+
+
+def run_evaluate(config: DictConfig) -> Path:
+    """`evaluate.py`: run the benchmark of `config.benchmark`; returns the folder of the results."""
+    from fitdiff.evaluation.command import evaluate_what_is_asked
+
+    return evaluate_what_is_asked(config, Console(stderr=True))
 
 
 def run_sample(config: DictConfig) -> Path:

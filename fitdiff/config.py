@@ -84,6 +84,28 @@ class FitConfig:
 
 
 @dataclass
+class EvaluateConfig:
+    """`evaluate.py`. Groups left null come from the checkpoint."""
+
+    benchmark: Any = MISSING
+    checkpoint: str = "outputs/fitdiff-laptop/model"  # folder written by train.py
+    name: str | None = None  # null: <benchmark>-<run>-<digits of the settings>
+    outputs: str = "outputs"
+    out: str | None = None  # result folder; null: <outputs>/evaluations/<name>
+    factors: dict[str, float] = field(default_factory=dict)  # multiply weights of guidance terms; 0 leaves one out
+    batch: int = 8  # fits at once
+    samples: int = 1  # fits of each photo from as many noises, of which the best is taken
+    seed: int = 0
+    device: str = "auto"
+    sampler: Any = MISSING
+    guidance: dict[str, Any] = MISSING
+    fitting: Any = MISSING
+    detector: Any = MISSING
+    landmarks: Any = MISSING
+    renderer: Any = MISSING
+
+
+@dataclass
 class SampleConfig:
     """`sample.py`."""
 
@@ -117,6 +139,7 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="fit_schema", node=FitConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="sample_schema", node=SampleConfig)
 
 

@@ -21,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fitdiff import types
+from fitdiff.evaluation.benchmark import Benchmark
 
 __all__ = ["MISSING", "ComponentError", "build", "load_plugins", "names", "register"]
 
@@ -33,6 +34,7 @@ PROTOCOLS: dict[str, type] = {
     "landmarks": types.LandmarkDetector,
     "renderer": types.Renderer,
     "guidance": types.GuidanceTerm,
+    "benchmark": Benchmark,
 }
 """What a built component must look like, for the kinds that others call through a protocol."""
 
@@ -51,6 +53,7 @@ BUILT_INS = (
     "fitdiff.fitting",
     "fitdiff.training",
     "fitdiff.tracker",
+    "fitdiff.evaluation.benchmarks",
 )
 
 _components: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -89,6 +92,12 @@ def register(kind: str, name: str) -> Callable[[C], C]:
 def names(kind: str) -> list[str]:
     """Registered names of a kind, sorted."""
     return sorted(name for k, name in _components if k == kind)
+
+
+def name_of(kind: str, node: Mapping[str, Any]) -> str:
+    """The name under which the component of a config node is registered; its target where it is not."""
+    target = str(node.get("_target_"))
+    return next((n for (k, n), component in _components.items() if k == kind and _target(component) == target), target)
 
 
 def kinds() -> list[str]:

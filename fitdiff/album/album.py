@@ -47,6 +47,7 @@ class Album:
     Args:
         model: a `FitDiff`. out: folder of the results.
         faces: of each photo: "largest", "all", or a number (1 is the largest).
+        avatars: also write each face as an avatar (GLB, OBJ, maps).
         batch: fits at once. samples, seed: see `photo_fit.fit_faces`.
         on_entry: called with each entry when it is there. on_step: progress of a batch.
         choices: as of `fit_faces`.
@@ -58,6 +59,7 @@ class Album:
         out: Path,
         *,
         faces: str | int = "largest",
+        avatars: bool = True,
         batch: int = 8,
         samples: int = 1,
         seed: int = 0,
@@ -69,7 +71,7 @@ class Album:
             raise ValueError(f"got batch={batch}, expected 1 or more")
         nodes = {key: choices.get(key) or model.config[key] for key in CHOICES}
         self.model, self.out, self.faces, self.batch = model, out, faces, max(1, batch // samples)
-        self.on_entry = on_entry
+        self.avatars, self.on_entry = avatars, on_entry
         detector, landmarks = (build(nodes[key], key) for key in ("detector", "landmarks"))
         self._find = partial(find_faces, detector=detector, landmark_detector=landmarks, which=faces)
         self._fit = partial(fit_faces, model, samples=samples, seed=seed, on_step=on_step, **choices)
@@ -213,7 +215,7 @@ class Album:
             return Entry(job.folder, error="the fit did not stay finite")
 
         def write(folder: Path) -> None:
-            outcome.save(folder, avatar=not shared)
+            outcome.save(folder, avatar=self.avatars and not shared)
             if shared:
                 save_frame(outcome, folder)
             seal_result(folder, job.key, job.faces)

@@ -1,0 +1,1 @@
+"""The built-in benchmarks: importing this registers them. What is heavy they import when they are called."""
