@@ -1,0 +1,204 @@
+"""Runs the trials of a sweep here, each a process of its own: the command that it prints, and that a user could run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from optuna.trial import Trial
+from rich.console import Console
+
+from fitdiff.sweep.programs import MetricError, Program
+from fitdiff.sweep.study import SweepStudy, label
+from fitdiff.training.interruption import Interruption
+
+LAST_LINES = 6
+"""Of a failed trial's log, told at once."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of a sweep are: all of them, their logs, and what command each is."""
+
+    program: Program
+    outputs: Path
+    name: str
+    logs: Path
+    extra: Sequence[str]
+
+    def folder(self, trial: str) -> Path:
+        """Of a trial's results."""
+        return self.program.folder(self.outputs, f"{self.name}/{trial}")
+
+    def command(self, study: SweepStudy, trial: Trial) -> list[str]:
+        """A trial's process."""
+        place = self.program.place(self.outputs, f"{self.name}/{label(trial)}")
+        return study.spec.command_line(study.row(trial), place, self.extra)
+
+
+@dataclass
+class Running:
+    """A trial's process."""
+
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    started: float
+    stopping: bool = False
+
+
+class Runner:
+    """Runs what is left of a sweep, `jobs` trials at once, and ends those that lose early.
+
+    Args:
+        changed: is called after each trial that ended.
+    """
+
+    def __init__(
+        self, study: SweepStudy, place: Place, jobs: int, poll: float, console: Console, changed: Callable[[], None]
+    ) -> None:
+        self.study, self.place, self.jobs, self.poll = study, place, jobs, poll
+        self.console, self.changed = console, changed
+        self.running: list[Running] = []
+
+    def run(self, adopt: bool = False) -> None:
+        """Run to the end of the sweep.
+
+        Args:
+            adopt: also continue what runners on other machines left unfinished.
+
+        Raises:
+            InterruptedRun: a signal asked to stop; trials stopped as their program stops, and continue when asked.
+        """
+        with Interruption() as stop, stop.deferred():
+            try:
+                waiting = self._take_over(adopt)
+                while waiting or self.running or self.study.left() > 0:
+                    self._fill(waiting)
+                    with stop.deferred(False):
+                        time.sleep(self.poll)
+                    self._look()
+            finally:
+                self._stop_all()
+
+    # --- beginnings -----------------------------------------------------------------------------------------------
+
+    def _take_over(self, adopt: bool) -> list[Trial]:
+        """Trials that a killed runner left; their processes, which may still run, are asked to stop first."""
+        left = []
+        for trial in self.study.interrupted(adopt):
+            _stop_orphans(self.place.command(self.study, trial))
+            if trial.user_attrs.get("pruned"):
+                self._end(trial)
+            else:
+                left.append(trial)
+        return left
+
+    def _fill(self, waiting: list[Trial]) -> None:
+        while len(self.running) < self.jobs and not any(self._prepares(one) for one in self.running):
+            trial = waiting.pop(0) if waiting else self.study.ask()
+            if trial is None:
+                break
+            self._start(trial)
+
+    def _prepares(self, one: Running) -> bool:
+        return self.place.program.prepares(self.place.folder(label(one.trial)))
+
+    def _start(self, trial: Trial) -> None:
+        command = self.place.command(self.study, trial)
+        self.console.print(f"{label(trial)}: {shlex.join(command)}")
+        # So that a result is surely this run's.
+        self.place.program.result_file(self.place.folder(label(trial))).unlink(missing_ok=True)
+        self.place.logs.mkdir(parents=True, exist_ok=True)
+        with self._log(trial).open("ab") as log:
+            # A session of its own: Ctrl-C reaches the sweep alone, which then stops its trials.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self.running.append(Running(trial, process, time.monotonic()))
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Read what running trials have logged; end those that lose, and those that have ended."""
+        for one in list(self.running):
+            code = one.process.poll()
+            curve = self.place.program.curve(self.place.folder(label(one.trial)), self.study.spec.metric)
+            loses = self.study.report(one.trial, curve)
+            if loses and code is None and not one.stopping:
+                one.trial.set_user_attr("pruned", True)
+                one.stopping = True
+                one.process.terminate()
+            if code is not None:
+                self.running.remove(one)
+                self._finish(one, code)
+
+    def _finish(self, one: Running, code: int) -> None:
+        seconds = round(time.monotonic() - one.started + one.trial.user_attrs.get("seconds", 0.0), 1)
+        if one.stopping:
+            self._end(one.trial, seconds=seconds)
+            return
+        try:
+            if code:
+                raise MetricError(f"ended with code {code}")
+            value = self.place.program.result(self.place.folder(label(one.trial)), self.study.spec.metric)
+        except MetricError as error:
+            self._end(one.trial, reason=str(error), seconds=seconds)
+        else:
+            self._end(one.trial, value, seconds=seconds)
+
+    def _end(self, trial: Trial, value: float | None = None, reason: str | None = None, **facts: float) -> None:
+        self.study.tell(trial, value, reason, **facts)
+        ending = f"{value:.6g}" if value is not None else f"failed: {reason}" if reason else "pruned"
+        self.console.print(f"{label(trial)}: {ending} · {self._progress()}")
+        if reason:
+            self.console.print(f"  the end of {self._log(trial)}:")
+            self.console.print("".join(f"    {line}\n" for line in _last_lines(self._log(trial))), end="")
+        self.changed()
+
+    def _progress(self) -> str:
+        """How many trials have ended, the best of them, and when all will have."""
+        ended = [trial for trial in self.study.trials if trial.state.is_finished()]
+        best = self.study.best()
+        words = [f"{len(ended)} of {self.study.total} done"]
+        words += [f"best {best.value:.6g} ({label(best)})"] if best else []
+        times = [trial.user_attrs["seconds"] for trial in ended if trial.user_attrs.get("seconds")]
+        if times and len(ended) < self.study.total:
+            rounds = (self.study.total - len(ended)) / self.jobs
+            words.append(f"about {max(rounds * sum(times) / len(times) / 60, 0.1):.1f} min left")
+        return " · ".join(words)
+
+    def _log(self, trial: Trial) -> Path:
+        return self.place.logs / f"{label(trial)}.log"
+
+    def _stop_all(self) -> None:
+        """Ask every process to stop and wait until it has; its trial stays unfinished, to be continued."""
+        for one in self.running:
+            one.process.terminate()
+        for one in self.running:
+            one.process.wait()
+            seconds = time.monotonic() - one.started + one.trial.user_attrs.get("seconds", 0.0)
+            one.trial.set_user_attr("seconds", round(seconds, 1))
+
+
+def _stop_orphans(command: list[str]) -> None:
+    """Stop processes of this very command, started here by a runner that was killed, and wait for their end."""
+    orphans = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cmdline() == command and process.cwd() == os.getcwd():
+                process.terminate()
+                orphans.append(process)
+    psutil.wait_procs(orphans)
+
+
+def _last_lines(log: Path) -> list[str]:
+    with suppress(OSError):
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    return []

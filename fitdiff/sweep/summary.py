@@ -1,0 +1,183 @@
+"""How a sweep ended: the table of its trials, `sweep.json`, pictures, and the best run as a command."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from fitdiff.storage import atomic_file, write_json
+from fitdiff.sweep.runner import Place
+from fitdiff.sweep.spec import Choice
+from fitdiff.sweep.study import SweepStudy, label
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+UNFINISHED = "unfinished"
+
+
+def record(study: SweepStudy, place: Place, file: str) -> dict[str, Any]:
+    """All of a sweep: what `sweep.json` holds."""
+    trials = [_entry(study, place, trial) for trial in study.trials]
+    best = study.best()
+    return {
+        "sweep": place.name,
+        "date": date.today().isoformat(),
+        "file": file,
+        "program": study.spec.program,
+        "method": study.spec.method,
+        "metric": study.spec.metric,
+        "goal": "maximize" if study.spec.maximize else "minimize",
+        "seed": study.seed,
+        "total": study.total,
+        "best": next((trial for trial in trials if best and trial["name"] == label(best)), None),
+        "trials": trials,
+    }
+
+
+def write_record(study: SweepStudy, place: Place, file: str) -> Path:
+    """Write `sweep.json`."""
+    return write_json(study.folder / "sweep.json", record(study, place, file))
+
+
+def _entry(study: SweepStudy, place: Place, trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "name": label(trial),
+        "state": STATES.get(trial.state, UNFINISHED),
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        "curve": [None if math.isnan(value) else value for value in trial.intermediate_values.values()],
+        "seconds": trial.user_attrs.get("seconds"),
+        "reason": trial.user_attrs.get("reason"),
+        "overrides": study.row(trial),
+        "command": shlex.join(place.command(study, trial)),
+        "folder": str(place.folder(label(trial))),
+    }
+
+
+def conclude(study: SweepStudy, place: Place, file: str, console: Console) -> None:
+    """Print the table, write the record and the pictures, and name the best run."""
+    found = record(study, place, file)
+    console.print(_table(found))
+    write_json(study.folder / "sweep.json", found)
+    pictures = draw(study)
+    failed = [trial["name"] for trial in found["trials"] if trial["state"] == "failed"]
+    if failed:
+        console.print(f"{len(failed)} failed ({', '.join(failed)}): retry=true runs them again, where they stopped")
+    best = found["best"]
+    if best:
+        console.print(f"best: {best['name']}, {found['metric']} = {best['value']:.6g}; its command:\n{best['command']}")
+        console.print(f"results: {best['folder']}")
+    console.print(f"sweep: {study.folder} (sweep.json{''.join(f', {path.name}' for path in pictures)}, logs/)")
+    runs = f"{place.folder('trial-0').parent}/*"
+    console.print(f"all trials on a page: python -m fitdiff.report runs={shlex.quote(runs)}")
+
+
+def _table(found: dict[str, Any]) -> Table:
+    keys = list(found["trials"][0]["overrides"]) if found["trials"] else []
+    table = Table("trial", "state", found["metric"], "seconds", *keys)
+    for trial in found["trials"]:
+        value = "" if trial["value"] is None else f"{trial['value']:.6g}"
+        style = "bold green" if trial is found["best"] else None
+        cells = [trial["overrides"].get(key, "") for key in keys]
+        table.add_row(trial["name"], trial["state"], value, str(trial["seconds"] or ""), *cells, style=style)
+    return table
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw(study: SweepStudy) -> list[Path]:
+    """Write `trials.png`, and `importances.png` where enough trials ended; needs two finished trials."""
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    if len(done) < 2:
+        return []
+    pictures = [_save(_draw_trials(study, done), study.folder / "trials.png")]
+    importances = _importances(study)
+    if importances:
+        pictures.append(_save(_draw_importances(importances), study.folder / "importances.png"))
+    return pictures
+
+
+def _draw_trials(study: SweepStudy, done: list[FrozenTrial]) -> Figure:
+    """The metric by trial with the best so far, and by each parameter."""
+    keys = list(study.spec.parameters)
+    columns = min(len(keys) + 1, 3)
+    rows = -(-(len(keys) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained")
+    first, *others = axes.flat
+    _draw_history(first, study, done)
+    for axis, key in zip(others, keys, strict=False):
+        _draw_slice(axis, study, done, key)
+    for axis in others[len(keys) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel(study.spec.metric)
+    return figure
+
+
+def _draw_history(axis: Axes, study: SweepStudy, done: list[FrozenTrial]) -> None:
+    values = np.array([trial.value for trial in done], float)
+    best = np.maximum.accumulate(values) if study.spec.maximize else np.minimum.accumulate(values)
+    axis.plot([trial.number for trial in done], values, "o", label="finished")
+    axis.step([trial.number for trial in done], best, where="post", label="best so far")
+    pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
+    if pruned:
+        axis.plot([t.number for t in pruned], [_last(t) for t in pruned], "x", color="grey", label="pruned, its last")
+    axis.set_xlabel("trial")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize="small")
+
+
+def _draw_slice(axis: Axes, study: SweepStudy, done: list[FrozenTrial], key: str) -> None:
+    parameter, best = study.spec.parameters[key], study.best()
+    places = [parameter.values.index(t.params[key]) if isinstance(parameter, Choice) else t.params[key] for t in done]
+    axis.plot(places, [trial.value for trial in done], "o")
+    axis.plot([p for p, t in zip(places, done, strict=True) if t is best], [best.value], "*", ms=14, color="tab:orange")  # type: ignore[union-attr]
+    if isinstance(parameter, Choice):
+        axis.set_xticks(range(len(parameter.values)), parameter.values)
+    elif parameter.log:
+        axis.set_xscale("log")
+    axis.set_xlabel(key)
+
+
+def _importances(study: SweepStudy) -> dict[str, float]:
+    """Share of each parameter in the metric's differences (functional ANOVA); none where that says nothing."""
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.seed)
+    try:
+        return optuna.importance.get_param_importances(study.study, evaluator=evaluator)
+    except (RuntimeError, ValueError):  # all values are equal, or there are too few
+        return {}
+
+
+def _draw_importances(importances: dict[str, float]) -> Figure:
+    figure, axis = plt.subplots(figsize=(6, 1 + 0.4 * len(importances)), layout="constrained")
+    bars = axis.barh(list(importances), list(importances.values()))
+    axis.bar_label(bars, fmt="%.2f", padding=3)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.1)
+    axis.set_xlabel("importance: share of the metric's variance")
+    return figure
+
+
+def _last(trial: FrozenTrial) -> float:
+    return trial.intermediate_values[max(trial.intermediate_values)]
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+    return path
