@@ -1,0 +1,1 @@
+"""What ablations share: results of variants and seeds as arrays, their tables, and their charts."""
