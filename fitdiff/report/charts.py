@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdiff.report.groups import Group, over_seeds
-from fitdiff.report.metrics import baseline_of, readable
+from fitdiff.report.metrics import baseline_of, later_stages_first, readable
 from fitdiff.report.runs import Curve
 from fitdiff.report.training_run import HELD_OUT
 
@@ -21,6 +21,12 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 26
 POINTS, ALL_POINTS = 150, 6000
 """Points of a curve, and of all curves of a chart together: longer logs are averaged over equal spans of steps."""
 
+BAND_FROM = 3
+"""Seeds from which on a curve has a band; Student's interval of two is 13 standard errors wide to each side."""
+
+ROOM = 4.0
+"""How many times its length without them baselines may make an axis."""
+
 DECADES = 1.5
 """From which range on the axis of a positive value is logarithmic."""
 
@@ -30,20 +36,31 @@ TIERS = ("held_out", "loss", "other")
 
 @dataclass
 class Line:
-    """One curve: SVG paths, and what the legend and a screen reader say of it. `groups` share it, space-separated."""
+    """One curve: SVG paths, and what the legend and a screen reader say of it.
+
+    Attributes:
+        groups: that share it, by index, space-separated. colour: a group's index; None where several share the line.
+        band: the interval. thin: the single seeds. single: it has one point, and is drawn as a dot.
+    """
 
     groups: str
-    colour: int
+    colour: int | None
     label: str
     path: str
     band: str = ""
     thin: list[str] = field(default_factory=list)
     last: str = ""
+    single: bool = False
 
 
 @dataclass
 class Chart:
-    """One metric over steps. Ticks are (place in SVG units, text); `references` are (y, text) of baselines."""
+    """One metric over steps.
+
+    Attributes:
+        x_ticks, y_ticks: (place in SVG units, text). references: of baselines, likewise. beyond: texts of baselines
+            that would leave the curves no room. scale: both axes, for the page's script.
+    """
 
     title: str
     tier: str
@@ -53,6 +70,7 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
     references: list[tuple[float, str]]
+    beyond: list[str]
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,8 @@ class _Series:
 
 
 def charts(groups: Sequence[Group]) -> list[Chart]:
-    """All metrics of which some run has two points or more; baselines are lines in the chart of what they are for."""
-    metrics = list(dict.fromkeys(key for group in groups for run in group.runs for key in run.curves))
+    """All metrics that change, later stages first; baselines are lines in the chart of what they are for."""
+    metrics = later_stages_first(dict.fromkeys(key for group in groups for run in group.runs for key in run.curves))
     made = [chart for key in metrics if not _has_owner(key, metrics) for chart in _chart(key, groups, metrics)]
     return sorted(made, key=lambda chart: TIERS.index(chart.tier))
 
@@ -81,10 +99,12 @@ def _has_owner(key: str, metrics: Sequence[str]) -> bool:
 
 def _chart(key: str, groups: Sequence[Group], metrics: Sequence[str]) -> Iterator[Chart]:
     series = list(_series(key, groups))
-    if not any(len(one.steps) > 1 for one in series):
+    if not any(len(one.steps) > 1 and np.ptp(one.mean) for one in series):
         return
     baselines = {known[1]: _level(name, groups) for name in metrics if (known := baseline_of(name)) and known[0] == key}
-    values = np.concatenate([_extent(one) for one in series] + [[level] for level in baselines.values()])
+    values = np.concatenate([_extent(one) for one in series])
+    near = {name: level for name, level in baselines.items() if _fits(level, values)}
+    values = np.concatenate([values, list(near.values())])
     steps = np.concatenate([one.steps for one in series])
     log = bool(values.min() > 0 and math.log10(values.max() / values.min()) > DECADES)
     x, y = _Axis(steps.min(), steps.max(), LEFT, WIDTH - RIGHT), _Axis(*_padded(values, log), HEIGHT - BOTTOM, TOP, log)
@@ -92,8 +112,14 @@ def _chart(key: str, groups: Sequence[Group], metrics: Sequence[str]) -> Iterato
     tier = "held_out" if f"/{HELD_OUT}" in key else "loss" if name.startswith(("loss", "total")) else "other"
     budget = max(20, min(POINTS, ALL_POINTS // len(series)))
     lines = [_line(one, x, y, budget, thin=len(groups) <= 12) for one in series]
-    references = [(round(float(y(level)), 1), label) for label, level in baselines.items()]
-    yield Chart(key, tier, log, f"{x.code} {y.code}", x.ticks(5), y.ticks(5), lines, references)
+    references = [(round(float(y(level)), 1), label) for label, level in near.items()]
+    beyond = [f"{label} {readable(level)}" for label, level in baselines.items() if label not in near]
+    yield Chart(key, tier, log, f"{x.code} {y.code}", x.ticks(5), y.ticks(5), lines, references, beyond)
+
+
+def _fits(level: float, values: NDArray) -> bool:
+    """Whether a baseline may stretch the axis of the curves."""
+    return bool(max(values.max(), level) - min(values.min(), level) <= ROOM * np.ptp(values))
 
 
 def _series(key: str, groups: Sequence[Group]) -> Iterator[_Series]:
@@ -114,8 +140,9 @@ def _summary(groups: tuple[Group, ...], curves: tuple[Curve, ...]) -> _Series:
         return _Series(groups, curves, np.array(longest.steps), np.array(longest.values), None, None)
     table = [[dict(zip(curve.steps, curve.values, strict=True))[step] for curve in curves] for step in steps]
     estimates = [over_seeds(values) for values in table]
-    low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("low", "high"))
-    return _Series(groups, curves, np.array(steps), np.array([e.mean for e in estimates]), low, high)
+    mean, low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("mean", "low", "high"))
+    wide = len(curves) < BAND_FROM
+    return _Series(groups, curves, np.array(steps), mean, None if wide else low, None if wide else high)
 
 
 def _level(key: str, groups: Sequence[Group]) -> float:
@@ -136,7 +163,8 @@ def _line(series: _Series, x: _Axis, y: _Axis, budget: int, thin: bool) -> Line:
     paths = [_path(x(s), y(v)) for s, v in seeds] if thin and len(seeds) > 1 else []
     indices = " ".join(str(group.index) for group in series.groups)
     last = f"{readable(float(series.mean[-1]))} at step {series.steps[-1]}"
-    return Line(indices, first.index, label, _path(x(steps), y(mean)), band, paths, last)
+    colour = None if others else first.index
+    return Line(indices, colour, label, _path(x(steps), y(mean)), band, paths, last, len(steps) == 1)
 
 
 def _thinned(steps: NDArray, values: NDArray, budget: int) -> tuple[NDArray, NDArray]:

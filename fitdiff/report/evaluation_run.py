@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fitdiff.report.runs import (
-    Number, Picture, Run, RunError, Sheet, number, provenance_facts, read_hydra, read_object,
+    NotARunError,
+    Number,
+    Picture,
+    Run,
+    Sheet,
+    number,
+    provenance_facts,
+    read_hydra,
+    read_object,
 )  # fmt: skip
 
 PICTURES = 12
@@ -21,12 +29,12 @@ def read_evaluation(folder: Path, name: str) -> Run:
     """An evaluation of `evaluate.py`.
 
     Raises:
-        RunError: results.json is damaged, or another program's.
+        NotARunError: results.json is another program's. RunError: it is damaged.
     """
     results = read_object(folder / "results.json")
     benchmark = results.get("benchmark")
     if not isinstance(benchmark, str):
-        raise RunError("results.json names no benchmark: it is not evaluate.py's")
+        raise NotARunError("results.json names no benchmark: it is not evaluate.py's")
     config, command = read_hydra(folder)
     config = _dict(results.get("config")) or config
     run = Run(name, folder, benchmark, config=config, command=command)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Group:
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean and Student's 95% interval: mean ± t_{0.975, n-1} s / sqrt(n). (A bootstrap of three seeds is too narrow.)"""
+    """Mean and Student's 95% interval, mean ± t_{0.975, n-1} s / sqrt(n); a bootstrap of three seeds is too narrow."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, None, None, n)
@@ -121,7 +121,9 @@ def _name(runs: Sequence[Run]) -> str:
     names = [run.name for run in runs]
     if len(names) == 1:
         return names[0]
-    common = re.sub(r"[-_/.]*(s|seed)?[-_=]?$", "", re.sub(r"\d+$", "", os.path.commonprefix(names)))
+    alike = zip(*names, strict=False)
+    common = "".join(letters[0] for letters in itertools.takewhile(lambda letters: len(set(letters)) == 1, alike))
+    common = re.sub(r"[-_/.]*(s|seed)?[-_=]?$", "", re.sub(r"\d+$", "", common))
     return common or _listed(runs)
 
 

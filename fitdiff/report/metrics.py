@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 HIGHER = re.compile(r"psnr|ssim|cosine|similarity|accuracy|codes_in|perplexity|(^|_)(tar|auc|iou)(_|$|@)")
 LOWER = re.compile(r"loss|error|lpips|distance|rmse|nmse|(^|_)(mm|mse|mae|fid|seconds|median|failed|missing)(_|$)")
@@ -39,4 +40,13 @@ def duration(seconds: float | None) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     if seconds is None:
         return "–"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def later_stages_first(metrics: Iterable[str]) -> list[str]:
+    """Names `stage/metric`: of the last stage first, which is what a run is made for; else in their order."""
+    metrics = list(metrics)
+    stages = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
+    return sorted(metrics, key=lambda key: -stages.index(key.partition("/")[0]))

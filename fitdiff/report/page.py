@@ -56,7 +56,11 @@ def render(found: Found, base: str | None = None, title: str | None = None) -> s
         "runs": found.runs,
         "kinds": [_kind(members, wanted) for members in _by_kind(groups)],
         "charts": charts.charts([group for group in groups if group.kind == TRAINING]),
-        "tiers": {"held_out": "On held-out people", "loss": "Training losses", "other": "Everything else that is logged"},
+        "tiers": {
+            "held_out": "On held-out people",
+            "loss": "Training losses",
+            "other": "Everything else that is logged",
+        },
         "galleries": galleries(groups, notes),
         "provenance": _provenance(groups),
         "problems": [*found.problems, *(Problem("pictures", note) for note in notes)],

@@ -31,6 +31,10 @@ class RunError(ValueError):
     """A folder is no run that can be shown."""
 
 
+class NotARunError(RunError):
+    """A file of another program: nothing to tell."""
+
+
 @dataclass(frozen=True)
 class Number:
     """A result, and what it was measured on: runs that share a stage share its numbers, which count once."""
@@ -114,14 +118,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        RunError: missing, no JSON, or no object.
+        NotARunError: no object. RunError: missing, or no JSON.
     """
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path.name} cannot be read ({_reason(error)})") from error
     if not isinstance(value, dict):
-        raise RunError(f"{path.name} holds {type(value).__name__}, expected a JSON object")
+        raise NotARunError(f"{path.name} holds {type(value).__name__}, expected a JSON object")
     return value
 
 

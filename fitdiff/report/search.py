@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fitdiff.report.evaluation_run import read_evaluation
-from fitdiff.report.runs import Problem, Run, RunError, natural
+from fitdiff.report.runs import NotARunError, Problem, Run, RunError, natural
 from fitdiff.report.training_run import read_training
 
 READERS = {"stages.json": read_training, "results.json": read_evaluation}
@@ -51,6 +51,8 @@ def find_runs(request: str) -> Found:
         for reader in (READERS[file] for file in READERS if (folder / file).is_file()):
             try:
                 found.runs.append(reader(folder, Path(name).as_posix()))
+            except NotARunError:
+                continue
             except RunError as error:
                 found.problems.append(Problem(name, str(error)))
     return found

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fitdiff.report.groups import Estimate, Group
-from fitdiff.report.metrics import baseline_of, duration, higher_is_better, readable
+from fitdiff.report.metrics import baseline_of, duration, higher_is_better, later_stages_first, readable
 from fitdiff.report.runs import TRAINING, Run
 
 
 @dataclass
 class Cell:
-    """Text, the number that it is sorted by (None: by the text), a smaller second text, and a mark (`best`, `beats`)."""
+    """Text, the number that it is sorted by (None: the text), a smaller second text, and a mark (`best`, `beats`)."""
 
     text: str
     value: float | None = None
@@ -57,7 +57,7 @@ def overview(groups: Sequence[Group]) -> Table:
     kind = groups[0].kind
     metrics = list(dict.fromkeys(key for group in groups for run in group.runs for key in run.numbers))
     if kind == TRAINING:
-        metrics = [key for key in _later_stages_first(metrics) if not key.endswith("/seconds")]
+        metrics = [key for key in later_stages_first(metrics) if not key.endswith("/seconds")]
     estimates = {key: [group.estimate(key) for group in groups] for key in metrics}
     shared = {key for key in metrics if len(groups) > 1 and _all_equal(estimates[key])}
     told = [key for key in metrics if key not in shared]
@@ -112,10 +112,10 @@ def _head(group: Group) -> list[Cell]:
     state = unfinished[0].status if unfinished else "finished"
     seconds = [run.seconds for run in group.runs if run.seconds is not None]
     mean = sum(seconds) / len(seconds) if seconds else None
-    seeds = ", ".join(sorted({str(run.seed) for run in group.runs if run.seed is not None}))
+    seeds = list(dict.fromkeys(str(run.seed) for run in group.runs))
     return [
         Cell(group.name, link=f"group-{group.index}"),
-        Cell(str(len(group.runs)), len(group.runs), seeds if len(group.runs) > 1 else ""),
+        Cell(str(len(group.runs)), len(group.runs), ", ".join(seeds) if len(seeds) > 1 else ""),
         Cell(state, mark="unfinished" if unfinished else ""),
         Cell(duration(mean), mean, "each" if len(seconds) > 1 else ""),
     ]
@@ -127,11 +127,6 @@ def _column(key: str, metrics: Sequence[str]) -> Column:
     hint = "" if better is None else "higher is better" if better else "lower is better"
     known = baseline_of(key)
     return Column(name, stage, minor=bool(known and known[0] in metrics), hint=hint)
-
-
-def _later_stages_first(metrics: Sequence[str]) -> list[str]:
-    stages = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
-    return sorted(metrics, key=lambda key: -stages.index(key.partition("/")[0]))
 
 
 def _all_equal(estimates: Sequence[Estimate | None]) -> bool:

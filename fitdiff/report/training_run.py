@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from fitdiff.report.runs import (
-    TRAINING, Curve, Number, Picture, Run, RunError, flatten, number, provenance_facts, read_hydra, read_object,
+    TRAINING,
+    Curve,
+    Number,
+    Picture,
+    Run,
+    RunError,
+    flatten,
+    number,
+    provenance_facts,
+    read_hydra,
+    read_object,
 )  # fmt: skip
 from fitdiff.storage import read_json
 
@@ -44,7 +54,7 @@ def read_training(folder: Path, name: str) -> Run:
     """A run of `train.py` from its `stages.json`.
 
     Raises:
-        RunError: it is not one.
+        NotARunError, RunError: it is not one.
     """
     folders = read_object(folder / "stages.json")
     if not folders or not all(isinstance(path, str) for path in folders.values()):
@@ -92,7 +102,7 @@ def _stage(name: str, folder: Path) -> Stage:
 
 
 def _entries(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
-    """Lines of a log; damaged ones are told and left out. (`training.log.read_log` refuses them: it continues a run.)"""
+    """Lines of a log; damaged ones are told and left out (`training.log.read_log` refuses them: it continues runs)."""
     bad = 0
     with path.open("rb") as file:
         for line in file:
@@ -154,9 +164,7 @@ def _previews(stage: Stage) -> list[Picture]:
         match = re.fullmatch(r"(.+)-(\d+)", path.stem)
         name, step = (match[1], int(match[2])) if match else (path.stem, 0)
         newest[name] = max(newest.get(name, (-1, path)), (step, path))
-    return [
-        Picture(f"{stage.name}/{name}", f"step {step}", path) for name, (step, path) in sorted(newest.items())
-    ]
+    return [Picture(f"{stage.name}/{name}", f"step {step}", path) for name, (step, path) in sorted(newest.items())]
 
 
 def _config_of(stages: list[Stage]) -> dict[str, Any]:
