@@ -1,1 +1,3 @@
 """The built-in benchmarks: importing this registers them. What is heavy they import when they are called."""
+
+from fitdiff.evaluation import people_benchmark  # noqa: F401

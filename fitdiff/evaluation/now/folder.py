@@ -10,6 +10,7 @@ Predictions, of whatever system: <subject>/<challenge>/<image>.obj or .ply, and 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdiff.evaluation.mesh_files import SUFFIXES
+from fitdiff.storage import write_atomically
 
 CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 VALIDATION, TEST = "imagepathsvalidation.txt", "imagepathstest.txt"
@@ -197,6 +199,17 @@ def read_landmarks(path: Path) -> NDArray[np.float64]:
     except (OSError, ValueError, EOFError) as error:
         raise NowFileError(f"{path}: cannot be read as numbers: {error}") from None
     return _seven(points, path)
+
+
+def write_landmarks(path: Path, points: NDArray[np.float64]) -> Path:
+    """Write the (7, 3) landmarks of a prediction as `.npy`, atomically.
+
+    Raises:
+        NowFileError: not seven points.
+    """
+    encoded = io.BytesIO()
+    np.save(encoded, _seven(np.asarray(points, np.float64), path), allow_pickle=False)
+    return write_atomically(path, encoded.getvalue())
 
 
 def _read_text(path: Path) -> NDArray[np.float64]:

@@ -6,11 +6,12 @@ Legend of shape suffixes: N vertices of a cropped scan.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,10 @@ def score_subject(
         NowError: the scan or its landmarks are damaged.
     """
     subject = items[0].subject
-    about_scan = _digest((folder.scan(subject), folder.landmarks_file(subject)), f"{VERSION} {settings}")
+    try:
+        about_scan = _digest((folder.scan(subject), folder.landmarks_file(subject)), f"{VERSION} {settings}")
+    except NowFileError as error:
+        raise NowError(str(error)) from error
     scan = cache(lambda: Scan.read(folder, subject))  # read once, and not at all where every score is there
 
     def outcome(item: Item) -> Outcome:
@@ -129,39 +133,45 @@ def score_all(
     out: Path,
     settings: Settings,
     workers: int | None = None,
-    done: Callable[[int], None] = lambda images: None,
+    track: Callable[[Iterable[list[Outcome]], str, int], Iterable[list[Outcome]]] = lambda results, what, total: (
+        results
+    ),
 ) -> tuple[dict[str, Score], dict[str, str]]:
     """Score every image of a folder, subject by subject, in processes.
 
     Args:
         predictions: folder of <subject>/<challenge>/<image>. out: folder of what is kept. workers: None is one a core.
-        done: called with the number of images that were finished.
+        track: gives the results on while it shows how far the work is; see `Context.track`.
 
     Returns:
         Scores by key, in the folder's order; and for keys without one, why.
     """
     groups = [[item for item in folder.items if item.subject == subject] for subject in folder.subjects]
     jobs = [(folder, items, predictions, out, settings) for items in groups]
-    outcomes: list[Outcome] = []
-
-    def finish(results: list[Outcome]) -> None:
-        outcomes.extend(results)
-        done(len(results))
-
-    count = min(workers or cores(), len(jobs))
-    if count == 1:
-        for job in jobs:
-            finish(score_subject(*job))
-    else:
-        with worker_processes(count, _nothing) as pool:
-            for future in as_completed([pool.submit(score_subject, *job) for job in jobs]):
-                finish(future.result())
+    outcomes = [
+        outcome for results in track(_run(jobs, workers or cores()), "subjects", len(jobs)) for outcome in results
+    ]
     found = {key: (path, reason) for key, path, reason in outcomes}
-    ordered = [(item.key, *found[item.key]) for item in folder.items]
-    scores = {key: read_score(path) for key, path, _ in ordered if path is not None}
-    return {key: value for key, value in scores.items() if value is not None}, {
-        key: reason for key, path, reason in ordered if path is None
-    }
+    scores: dict[str, Score] = {}
+    missing: dict[str, str] = {}
+    for key in (item.key for item in folder.items):
+        path, reason = found[key]
+        stored = path and read_score(path)
+        if stored:
+            scores[key] = stored
+        else:
+            missing[key] = reason or f"{path} was lost; run again"
+    return scores, missing
+
+
+def _run(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[list[Outcome]]:
+    """Results of `score_subject`, in whatever order they come."""
+    if min(workers, len(jobs)) <= 1:
+        yield from (score_subject(*job) for job in jobs)
+        return
+    with worker_processes(min(workers, len(jobs)), _nothing) as pool:
+        for future in as_completed([pool.submit(score_subject, *job) for job in jobs]):
+            yield future.result()
 
 
 def _nothing() -> None:

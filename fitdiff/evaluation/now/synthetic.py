@@ -28,11 +28,11 @@ from fitdiff.data.people.maker import PeopleMaker
 from fitdiff.data.people.options import CLEAN, Augmentation, Portraits
 from fitdiff.evaluation.mesh_files import write_mesh
 from fitdiff.evaluation.now.alignment import IBUG
-from fitdiff.evaluation.now.folder import LANDMARKS, PHOTO_FOLDERS, VALIDATION
+from fitdiff.evaluation.now.folder import LANDMARKS, PHOTO_FOLDERS, VALIDATION, write_landmarks
 from fitdiff.registry import build, config_of
 from fitdiff.storage import link_or_copy, write_atomically
 
-WORN = replace(CLEAN, bust=0.85)
+WORN = replace(CLEAN, bust=1.0)
 KINDS: dict[str, tuple[Portraits, Augmentation]] = {
     "multiview_neutral": (Portraits(expressive=0, wide=0.5), WORN),
     "multiview_expressions": (Portraits(expressive=1), WORN),
@@ -114,23 +114,11 @@ def _write_photos(folder: Path, keys: Sequence[str], images_N3SS: Tensor) -> Non
 
 def _write_predictions(folder: Path, keys: Sequence[str], person: Person, faces: NDArray[np.int64]) -> None:
     first, *others = keys
-    write_prediction(folder, first, person.vertices, faces, person.landmarks)
+    write_mesh(folder / f"{first}.obj", person.vertices, faces)
+    write_landmarks(folder / f"{first}.npy", person.landmarks)
     for key in others:
         for suffix in (".obj", ".npy"):
             link_or_copy(folder / f"{first}{suffix}", folder / f"{key}{suffix}")
-
-
-def write_prediction(
-    folder: Path, key: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], landmarks: NDArray[np.float64]
-) -> None:
-    """Write one prediction as NoW's organisers ask for it: <subject>/<challenge>/<image>.obj, and .npy of (7, 3).
-
-    The landmarks are written last: with them a prediction is whole.
-    """
-    write_mesh(folder / f"{key}.obj", vertices, faces)
-    encoded = io.BytesIO()
-    np.save(encoded, np.asarray(landmarks, np.float64), allow_pickle=False)
-    write_atomically(folder / f"{key}.npy", encoded.getvalue())
 
 
 def _write_scan(
