@@ -1,3 +1,4 @@
 """The built-in benchmarks: importing this registers them. What is heavy they import when they are called."""
 
 from fitdiff.evaluation import people_benchmark  # noqa: F401
+from fitdiff.evaluation.now import benchmark  # noqa: F401
