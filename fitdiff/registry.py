@@ -38,7 +38,7 @@ PROTOCOLS: dict[str, type] = {
 }
 """What a built component must look like, for the kinds that others call through a protocol."""
 
-MULTI_SELECT = ("guidance", "stage")
+MULTI_SELECT = ("guidance", "stage", "tracker")
 """Kinds of which a run uses several at once: each sits under its own name, as in `guidance.mse.weight`."""
 
 BUILT_INS = (

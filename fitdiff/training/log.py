@@ -31,6 +31,7 @@ class Log:
             kept = [(len(line), entry) for line, entry in _entries(path) if entry["step"] <= step]
             os.truncate(path, sum(length for length, _ in kept))
             self._newest = _kind(kept[-1][1]) if kept else None
+            tell_history(path, name, tracker)
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Add a line; one of the same step and names as the newest is that one again, after a kill."""
@@ -55,6 +56,20 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
         CheckpointError: a line is damaged.
     """
     return (entry for _, entry in _entries(path))
+
+
+def tell_history(path: Path, name: str, tracker: Tracker) -> None:
+    """Log all entries: `Trackers` leaves out what a store has, so that it gets what a kill lost, or it never had.
+
+    Args:
+        path: of the log. name: of the stage.
+
+    Raises:
+        CheckpointError: a line is damaged.
+    """
+    for entry in read_log(path):
+        known = {key: value for key, value in entry.items() if key != "step" and value is not None}
+        tracker.log({f"{name}/{key}": value for key, value in known.items()}, entry["step"])
 
 
 def training_seconds(path: Path, batch_size: int) -> float:

@@ -25,12 +25,15 @@ from fitdiff.data.sources import build_data
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
+from fitdiff.tracker import Artifact, TrackedRun, build_trackers
+from fitdiff.tracker.runs import describe_run
 from fitdiff.training.health import TrainingError, is_out_of_memory, memory_advice
 from fitdiff.training.latents import VERSION as LATENTS_VERSION
 from fitdiff.training.latents import open_latents, write_latents
 from fitdiff.training.log import training_seconds
 from fitdiff.training.processes import on_all, on_main
 from fitdiff.training.provenance import provenance
+from fitdiff.training.tracking import show_model, show_stage
 from fitdiff.training.trainer import Trainer
 
 STAGES = ("autoencoder", "latents", "diffusion")
@@ -100,9 +103,9 @@ class Pipeline:
         self._describe(stages)
         self._tell_of_waiting()
         on_main(self.data.prepare)
-        tracker = build(self.config.tracker, "tracker")
+        tracker = build_trackers(self.config.tracker)
         if self.trainer.is_main:
-            tracker.start(self.run_dir, self.config.name, plain(self.config))
+            tracker.start(self._tracked_run())
             write_json(self.run_dir / "stages.json", self._stage_folders(stages))
         metrics: dict[str, Any] = {}
         try:
@@ -111,11 +114,13 @@ class Pipeline:
                     metrics[stage] = getattr(self, f"_{stage}")(tracker)
                 if self.trainer.is_main:
                     write_json(self.run_dir / "metrics.json", metrics)
+                    show_stage(tracker, self._folder(stage), self.config.name, self._inputs(stage))
+            if self.trainer.is_main and "diffusion" in stages:
+                self.model.save(self.run_dir / "model")
+                show_model(tracker, self.model, self.run_dir, self._folder("diffusion"))
         finally:
             if self.trainer.is_main:
                 tracker.finish()
-        if self.trainer.is_main and "diffusion" in stages:
-            self.model.save(self.run_dir / "model")
         self._report(metrics)
         return self.run_dir
 
@@ -226,6 +231,17 @@ class Pipeline:
     def _stage_folders(self, stages: list[str]) -> dict[str, str]:
         """Where each stage is, seen from the run's folder, so that both may be moved."""
         return {stage: Path(os.path.relpath(self._folder(stage), self.run_dir)).as_posix() for stage in stages}
+
+    def _tracked_run(self) -> TrackedRun:
+        origin = provenance(self.data_hash, self.model.versions, self.trainer.accelerator.num_processes)
+        name, outputs = self.config.name, Path(self.config.outputs)
+        return describe_run(self.run_dir, name, plain(self.config), origin, "train", outputs)
+
+    def _inputs(self, stage: str) -> list[Artifact]:
+        """What a stage is made from: the data, and the stage before it."""
+        before = STAGES[: STAGES.index(stage)][-1:]
+        data = Artifact(f"data-{self.data_hash}", "data", about=plain(self.config.data))
+        return [data, *(Artifact(self._folder(name).name, "checkpoint", self._folder(name)) for name in before)]
 
     def _finish_stage(self, folder: Path, metrics: dict[str, Any], seconds: float) -> None:
         write_json(folder / "config.json", plain(self.config))

@@ -8,21 +8,16 @@ from tests.conftest import ROOT
 
 MODULE = """
 from fitdiff.registry import register
+from fitdiff.tracker import Tracker
 
 
 @register("tracker", "shouting")
-class ShoutingTracker:
+class ShoutingTracker(Tracker):
     def __init__(self, *, volume: int = 3) -> None:
         self.volume = volume
 
-    def start(self, run_dir, name, config):
-        print("!" * self.volume, name)
-
-    def log(self, scalars, step): ...
-
-    def log_images(self, images, step): ...
-
-    def finish(self): ...
+    def start(self, run):
+        print("!" * self.volume, run.name)
 """
 
 
@@ -43,11 +38,11 @@ def train(site, *overrides):
 
 def test_a_plugin_is_selected_and_typed(tmp_path):
     install(tmp_path)
-    done = train(tmp_path, "tracker=shouting", "tracker.volume=5")
+    done = train(tmp_path, "tracker=shouting", "tracker.shouting.volume=5")
     assert done.returncode == 0, done.stderr
     assert "fitdiff_shout.ShoutingTracker" in done.stdout
     assert "volume: 5" in done.stdout
-    wrong = train(tmp_path, "tracker=shouting", "tracker.volume=loud")
+    wrong = train(tmp_path, "tracker=shouting", "tracker.shouting.volume=loud")
     assert wrong.returncode != 0
     assert "Integer" in wrong.stderr
 
