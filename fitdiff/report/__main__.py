@@ -31,19 +31,21 @@ def write(options: Options, console: Console) -> None:
     """Render the runs that the options name.
 
     Raises:
-        ValueError: there is no run at all, or no run is called as `base` says.
+        ValueError: there is no run that can be read, or no run is called as `base` says.
     """
     found = find_runs(options.runs)
-    if not found.runs and not found.problems:
+    if not found.runs:
+        reasons = "".join(f"; {problem.where}: {problem.reason}" for problem in found.problems)
         raise ValueError(
             f"runs={options.runs}: no run found; a run is a folder with stages.json (train.py) or results.json "
-            "(evaluate.py), and is looked for in the folders inside, too"
+            f"(evaluate.py), and is looked for in the folders inside, too{reasons}"
         )
     page = render(found, base=options.base, title=options.title).encode()
     out = write_atomically(Path(options.out), page)
     for problem in found.problems:
         console.print(f"note: {problem.where}: {problem.reason}")
-    console.print(f"results: {out} ({len(found.runs)} runs, {len(page) / 1e6:.2f} MB)")
+    count = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"
+    console.print(f"results: {out} ({count}, {len(page) / 1e6:.2f} MB)")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,12 +21,16 @@ BOOKKEEPING = ("seed", "name", "outputs", "out", "experiment", "tracker", "devic
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds with its 95% interval; `low` and `high` are None where one seed tells nothing of it."""
+    """A mean over `n` seeds with its 95% interval; `low` and `high` are None where one seed tells nothing of it.
+
+    `lacking` is how many runs have no value.
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
+    lacking: int = 0
 
 
 @dataclass
@@ -49,8 +53,10 @@ class Group:
 
     def estimate(self, metric: str) -> Estimate | None:
         """Of a final value over the seeds; None if no run has it."""
-        values = {run.numbers[metric].source: run.numbers[metric].value for run in self.runs if metric in run.numbers}
-        return over_seeds(list(values.values())) if values else None
+        having = [run for run in self.runs if metric in run.numbers]
+        values = {run.numbers[metric].source: run.numbers[metric].value for run in having}
+        lacking = len(self.runs) - len(having)
+        return replace(over_seeds(list(values.values())), lacking=lacking) if values else None
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

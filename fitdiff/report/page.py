@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import jinja2
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fitdiff.report import charts, tables
 from fitdiff.report.differences import Setting, setting_tree
@@ -78,7 +79,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("fitdiff.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"readable": readable, "duration": duration, "yaml": _yaml}
+    environment.filters |= {"readable": readable, "duration": duration, "yaml": _yaml, "breakable": _breakable}
     return environment
 
 
@@ -92,6 +93,11 @@ def _script() -> dict[str, Markup]:
 
 def _yaml(config: object) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else ""
+
+
+def _breakable(name: str) -> Markup:
+    """A name or path, escaped, that may be broken where its parts end."""
+    return Markup(re.sub(r"([/_.\-])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fitdiff.images import FORMATS
 from fitdiff.report.groups import Group
+from fitdiff.report.metrics import later_stages_first
 
 WIDEST, NARROWEST = 900, 300
 """Width of a picture in pixels where there are few, and where there are very many."""
@@ -40,36 +41,46 @@ class Gallery:
     """Pictures of one name, one a run or a stage that runs share."""
 
     name: str
-    shown: list[Shown] = field(default_factory=list)
+    shown: list[Shown]
 
 
 def galleries(groups: Sequence[Group], problems: list[str]) -> list[Gallery]:
     """All pictures of all runs by name; what cannot be read is added to `problems`."""
-    owners: dict[str, dict[Path, tuple[list[str], list[int], str]]] = {}
+    owners: dict[str, dict[Path, _Owners]] = {}
     for group in groups:
         for run in group.runs:
             for picture in run.pictures:
-                owner = owners.setdefault(picture.name, {}).setdefault(
-                    picture.path.resolve(), ([], [], picture.caption)
-                )
-                owner[0].append(run.name)
-                owner[1].append(group.index)
+                of_name = owners.setdefault(picture.name, {})
+                of_name.setdefault(picture.path.resolve(), _Owners(picture.caption)).add(run.name, group.index)
     count = sum(len(paths) for paths in owners.values())
     width = max(NARROWEST, round(WIDEST * min(1.0, (FEW / max(count, 1)) ** 0.5)))
-    made = []
-    for name, paths in owners.items():
-        gallery = Gallery(name)
-        for path, (names, indices, caption) in paths.items():
-            try:
-                url, size = thumbnail(path, width)
-            except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                problems.append(f"{path.name} of {names[0]} cannot be read ({str(error) or type(error).__name__})")
-                continue
-            label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-            gallery.shown.append(Shown(label, caption, url, *size, " ".join(map(str, dict.fromkeys(indices)))))
-        if gallery.shown:
-            made.append(gallery)
-    return made
+    made = [Gallery(name, list(_shown(owners[name], width, problems))) for name in later_stages_first(owners)]
+    return [gallery for gallery in made if gallery.shown]
+
+
+@dataclass
+class _Owners:
+    """The runs that have a picture."""
+
+    caption: str
+    names: list[str] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+
+    def add(self, name: str, group: int) -> None:
+        self.names.append(name)
+        self.groups.append(group)
+
+
+def _shown(paths: dict[Path, _Owners], width: int, problems: list[str]) -> Iterator[Shown]:
+    for path, owners in paths.items():
+        try:
+            url, size = thumbnail(path, width)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            problems.append(f"{path.name} of {owners.names[0]} cannot be read ({str(error) or type(error).__name__})")
+            continue
+        more = f" and {len(owners.names) - 1} more" if len(owners.names) > 1 else ""
+        indices = " ".join(map(str, dict.fromkeys(owners.groups)))
+        yield Shown(owners.names[0] + more, owners.caption, url, *size, indices)
 
 
 def thumbnail(path: Path, width: int) -> tuple[str, tuple[int, int]]:
@@ -81,13 +92,19 @@ def thumbnail(path: Path, width: int) -> tuple[str, tuple[int, int]]:
     with Image.open(path, formats=FORMATS) as file:
         if file.width * file.height > PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels are too many, {PIXELS} are the most")
-        file.draft("RGB", (width, width))
-        picture = file.convert("RGBA")
+        picture = _opaque(file)
     if picture.width > width:
         height = max(1, round(picture.height * width / picture.width))
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture.getchannel("A"))
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    flat.save(buffer, "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), flat.size
+    picture.save(buffer, "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), picture.size
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layers = picture.convert("RGBA")
+    flat = Image.new("RGB", layers.size, "white")
+    flat.paste(layers, mask=layers.getchannel("A"))
+    return flat

@@ -81,7 +81,8 @@ def estimate_cell(estimate: Estimate | None, best: bool = False) -> Cell:
     if estimate is None:
         return Cell("–")
     between = f"{readable(estimate.low)} to {readable(estimate.high)}" if estimate.low is not None else ""
-    return Cell(readable(estimate.mean), estimate.mean, between, "best" if best else "")
+    lacking = f"{estimate.lacking} missing" if estimate.lacking else ""
+    return Cell(readable(estimate.mean), estimate.mean, ", ".join(filter(None, (between, lacking))), "best" * best)
 
 
 def facts(runs: Sequence[Run], indices: Sequence[int], anchors: Callable[[int], str]) -> Table:
@@ -109,7 +110,8 @@ def facts(runs: Sequence[Run], indices: Sequence[int], anchors: Callable[[int], 
 
 def _head(group: Group) -> list[Cell]:
     unfinished = [run for run in group.runs if run.status != "finished"]
-    state = unfinished[0].status if unfinished else "finished"
+    count = f"{len(unfinished)} of {len(group.runs)} " if len(group.runs) > 1 else ""
+    state = count + unfinished[0].status if unfinished else "finished"
     seconds = [run.seconds for run in group.runs if run.seconds is not None]
     mean = sum(seconds) / len(seconds) if seconds else None
     seeds = list(dict.fromkeys(str(run.seed) for run in group.runs))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 from fitdiff.storage import write_json
 
 CONFIG = {
-    "name": "run", "seed": 0, "resolution": 64, "denoiser": {"_target_": "fitdiff.diffusion.unet1d.Unet", "channels": 32},
+    "name": "run", "seed": 0, "resolution": 64, "denoiser": {"_target_": "fitdiff.Unet", "channels": 32},
     "stage": {"diffusion": {"steps": 40, "learning_rate": 0.001}}, "tracker": {"_target_": "none"},
 }  # fmt: skip
 PROVENANCE = {
@@ -44,8 +46,6 @@ def write_composed(folder: Path, config: dict[str, Any], overrides: list[str], j
 
 def write_lines(path: Path, entries: list[dict[str, Any]]) -> None:
     """A stage's log."""
-    import json
-
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -76,8 +76,8 @@ def training(outputs: Path, name: str, shape_mm: float, *, finished: bool = True
         picture(own / "previews" / "samples-00000040.png", "maroon")
         write_json(own / "result.json", {"shape_mm": shape_mm, "shape_mm_mean_face": 3.0, "seconds": 60.0})
         write_json(own / "step-00000040" / "state.json", {"provenance": PROVENANCE})
-    write_json(run / "stages.json", {"autoencoder": "/".join([".."] * (name.count("/") + 1)) + "/stages/autoencoder-aaa",
-                                     "diffusion": "/".join([".."] * (name.count("/") + 1)) + f"/stages/diffusion-{key}"})  # fmt: skip
+    stages = {"autoencoder": shared, "diffusion": own}
+    write_json(run / "stages.json", {stage: os.path.relpath(folder, run) for stage, folder in stages.items()})
     write_composed(run, changed(CONFIG, name=name, **settings), [f"name={name}", f"seed={settings.get('seed', 0)}"])
     return run
 
