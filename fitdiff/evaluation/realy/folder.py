@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fitdiff.evaluation.benchmark import BenchmarkError
 from fitdiff.evaluation.mesh_files import MeshError, read_mesh
 from fitdiff.evaluation.realy.keypoints import N_KEYPOINTS, REGIONS, Keypoints, read_template
 from fitdiff.evaluation.realy.regions import Scan
 
 KEYPOINT_FOLDER, SCAN_FOLDER, IMAGE_FOLDER = "REALY_HIFI3D_keypoints", "REALY_scan_region", "REALY_image"
-SCALE_FILE = "metrical_scale.txt"
+SCALE_FILE, SYNTHETIC_FILE = "metrical_scale.txt", "synthetic.json"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 NAME = re.compile(r"(\d+)(_.+)?")
 """Of a photo or a prediction: the person's number from 1, and a view."""
@@ -29,7 +30,7 @@ PUBLIC = "comes with the benchmark's public code (github.com/czh-98/REALY, folde
 MOST_NAMED = 8
 
 
-class FolderError(ValueError):
+class FolderError(BenchmarkError):
     """The user's copy is not complete; the message lists all that is missing, and where it is to be had."""
 
 
@@ -54,26 +55,20 @@ class RealyFolder:
         Raises:
             FolderError: naming everything that is missing.
         """
-        path, faults = Path(path), list[str]()
+        path = Path(path).expanduser()
         if not path.is_dir():
             raise FolderError(f"benchmark.path={path} is not a folder; it should hold {SCAN_FOLDER} and more. {APPLY}")
         keypoints = _numbered(_part(path, KEYPOINT_FOLDER), lambda p: p.is_file() and p.suffix == ".obj")
         scans = _numbered(_part(path, SCAN_FOLDER), Path.is_dir)
-        for name, found in ((f"{KEYPOINT_FOLDER}/<id>.obj", keypoints), (f"{SCAN_FOLDER}/<id>/<region>.obj", scans)):
-            if not found:
-                faults.append(f"{name}: none. {APPLY}")
-        faults += [f"{_short(keypoints.keys() ^ scans.keys())}: with keypoints but no scan, or the reverse"] * (
-            bool(keypoints) and bool(scans) and keypoints.keys() != scans.keys()
-        )
-        lacking = [
-            f"{i}/{name}.obj" for i, scan in scans.items() for name in REGIONS if not _region(scan, name).is_file()
-        ]
-        faults += [f"{SCAN_FOLDER}: lacks {_short(lacking)}"] * bool(lacking)
-        scales, fault = _scales(path, max(scans, default=0))
-        faults += [fault] * bool(fault)
-        if faults:
+        scales = _scales(path)
+        if faults := [*_lacking(keypoints, scans), *_wrong_scales(scales, max(scans, default=0))]:
             raise FolderError(f"{path} is no complete copy of REALY:\n- " + "\n- ".join(faults))
         return cls(path, keypoints, scans, dict(enumerate(scales.tolist(), 1)))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether `realy.synthetic` wrote it."""
+        return (self.path / SYNTHETIC_FILE).is_file()
 
     def scan(self, number: int) -> Scan:
         """The truth of a person.
@@ -94,7 +89,7 @@ class RealyFolder:
         files = [self.keypoints[number], *(_region(self.scans[number], name) for name in REGIONS)]
         return fingerprint(files, f"{self.mm_per_unit[number]}")
 
-    def photos(self, images: str) -> dict[str, Path]:
+    def photos(self, images: str | None) -> dict[str, Path]:
         """Photos by name, in the order of their numbers, from a folder below the copy or anywhere.
 
         Raises:
@@ -113,7 +108,7 @@ class RealyFolder:
         """Keypoints of a topology by the name of its files, `<topology>.obj` and `.txt`, or by the path of its mesh.
 
         Raises:
-            FolderError: one of the two is missing. MeshError: one is damaged.
+            FolderError: one of the two is missing or damaged.
         """
         mesh = Path(topology) if topology.lower().endswith((".obj", ".ply")) else None
         mesh = mesh or _part(self.path, f"{topology}.obj") or self.path / "data" / f"{topology}.obj"
@@ -124,7 +119,10 @@ class RealyFolder:
                 f"benchmark.topology={topology}: lacks {', '.join(map(str, missing))}. The template mesh and its 85 "
                 f"keypoints {PUBLIC}, for some topologies; here are {', '.join(known) or 'none'}"
             )
-        return read_template(mesh, table)
+        try:
+            return read_template(mesh, table)
+        except MeshError as error:
+            raise FolderError(str(error)) from error
 
     def named(self, files: Iterable[Path], folder: Path, what: str) -> dict[str, Path]:
         """Files by their stem, of people with a scan, in the order of their numbers.
@@ -175,18 +173,37 @@ def _numbered(folder: Path | None, accept: Callable[[Path], bool]) -> dict[int, 
     return dict(sorted(found.items()))
 
 
-def _scales(path: Path, n: int) -> tuple[np.ndarray, str]:
-    """Metrical scales, and what is wrong with them."""
+def _lacking(keypoints: Mapping[int, Path], scans: Mapping[int, Path]) -> list[str]:
+    """What scans and keypoints lack."""
+    faults = []
+    for name, found in ((f"{KEYPOINT_FOLDER}/<id>.obj", keypoints), (f"{SCAN_FOLDER}/<id>/<region>.obj", scans)):
+        if not found:
+            faults.append(f"{name}: none. {APPLY}")
+    if keypoints and scans and (unpaired := keypoints.keys() ^ scans.keys()):
+        faults.append(f"people with keypoints but no scan, or the reverse: {_short(sorted(unpaired))}")
+    if lacking := [
+        f"{i}/{name}.obj" for i, scan in scans.items() for name in REGIONS if not _region(scan, name).is_file()
+    ]:
+        faults.append(f"{SCAN_FOLDER} lacks {_short(lacking)}")
+    return faults
+
+
+def _scales(path: Path) -> np.ndarray:
+    """Metrical scales of the people 1, 2, ...; empty if there is no such list."""
     file = _part(path, SCALE_FILE)
-    if file is None:
-        return np.empty(0), f"{SCALE_FILE}: mm per unit of each person, {PUBLIC}"
     try:
-        scales = np.loadtxt(file, ndmin=1)
-    except ValueError as error:
-        return np.empty(0), f"{file}: not a list of numbers ({error})"
-    if scales.ndim != 1 or len(scales) < n or not (np.isfinite(scales) & (scales > 0)).all():
-        return np.empty(0), f"{file}: got {scales.shape} numbers, expected {n} or more, all above 0; it {PUBLIC}"
-    return scales, ""
+        return np.loadtxt(file, ndmin=1) if file else np.empty(0)
+    except ValueError:
+        return np.empty(0)
+
+
+def _wrong_scales(scales: np.ndarray, n: int) -> list[str]:
+    if scales.ndim == 1 and len(scales) >= max(n, 1) and (np.isfinite(scales) & (scales > 0)).all():
+        return []
+    return [
+        f"{SCALE_FILE}: expected a number above 0 for each of {n or 100} people, mm per unit, "
+        f"got {scales.size or 'none'}; it {PUBLIC}"
+    ]
 
 
 def _short(items: Iterable[object]) -> str:

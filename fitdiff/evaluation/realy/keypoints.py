@@ -62,6 +62,13 @@ class Keypoints:
             )
         return np.einsum("kcx,kc->kx", vertices[self.corners], self.weights)
 
+    @property
+    def unknown(self) -> str:
+        """Which keypoints are unknown, as in `68-84`; empty if none is."""
+        ids = np.flatnonzero(np.isnan(self.weights).any(1))
+        runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1) if len(ids) else []
+        return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
     @classmethod
     def of_topology(cls, topology: Topology) -> Keypoints:
         """iBUG's 68 from the shape model's landmarks; the benchmark's own 17 stay unknown."""
