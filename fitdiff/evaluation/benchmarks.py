@@ -2,3 +2,4 @@
 
 from fitdiff.evaluation import people_benchmark  # noqa: F401
 from fitdiff.evaluation.now import benchmark  # noqa: F401
+from fitdiff.evaluation.realy import benchmark as realy_benchmark  # noqa: F401
