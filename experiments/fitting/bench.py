@@ -28,16 +28,17 @@ from torch import Tensor
 from experiments.fitting import tables
 from experiments.fitting.presets import compose_preset
 from experiments.fitting.rivals import GUIDED, WITHOUT, rivals
-from experiments.fitting.sheet import photo_rows, sheet
-from experiments.fitting.store import Fit, Store
+from experiments.fitting.store import Store
 from experiments.people.photos import PhotoFace, photo_faces
 from experiments.people.pictures import save_jpeg
 from experiments.people.survey import yaw_pitch
 from experiments.report import replace_generated
 from fitdiff.command import run_command
 from fitdiff.data.workers import cores
-from fitdiff.evaluation.hard_people import hard_people
+from fitdiff.evaluation.methods import Fit
 from fitdiff.evaluation.people import PHOTO, Scorer, Truth, find_faces, known_problem, photo_problem
+from fitdiff.evaluation.portraits import hard_people
+from fitdiff.evaluation.sheet import photo_rows, sheet
 from fitdiff.fitting import FitProblem
 from fitdiff.model import FitDiff
 from fitdiff.registry import build, config_of

@@ -23,9 +23,9 @@ from experiments.report import markdown_table, replace_generated
 from fitdiff.alignment.face import DetectedFace
 from fitdiff.command import run_command
 from fitdiff.diffusion.sampler import Known
-from fitdiff.evaluation.hard_people import hard_people
 from fitdiff.evaluation.methods import fitted, recast
 from fitdiff.evaluation.people import PHOTO, Scorer, Truth, find_faces, photo_problem
+from fitdiff.evaluation.portraits import hard_people
 from fitdiff.evaluation.statistics import difference, interval
 from fitdiff.fitting import FitProblem
 from fitdiff.geometry import ndc_to_pixels

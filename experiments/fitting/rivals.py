@@ -7,14 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from experiments.fitting.presets import Preset
-from fitdiff.data.sources import build_data
 from fitdiff.evaluation.methods import RidgeRegression, Solver, around, fitted, from_landmarks, mean_face, regressed
 from fitdiff.evaluation.methods import unguided as draw_unguided
 from fitdiff.registry import build, config_of
-from fitdiff.training.latents import encode_maps
 
 DRAWS = 8
 GUIDED, PAPER = "guided", "guided, paper"
@@ -44,7 +40,7 @@ def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, 
     Args:
         paper: the preset of the paper. ours: the one that is compared with all others.
     """
-    ridge = ridge_of(model)
+    ridge = functools.cache(lambda: RidgeRegression.of_model(model))
     adam = config_of("fitting", "adam", size=ours.size)
     descend = fitted(adam, ours.sampler, ours.terms, seed)
     steps = build(paper.fitting, "fitting").steps
@@ -75,16 +71,3 @@ def rivals(model: Any, paper: Preset, ours: Preset, seed: int = 0) -> dict[str, 
             *(guided(f"{WITHOUT}{term}", ours, term) for term in ours.guidance),
         ]
     )
-
-
-def ridge_of(model: Any) -> Callable[[], RidgeRegression]:
-    """Ridge regression on the model's own training people, made when it is first asked for."""
-
-    @functools.cache
-    def ridge() -> RidgeRegression:
-        config = OmegaConf.create(dict(model.config))
-        people, _ = build_data(config, model.shape_model, model.identity, model.renderer, model.versions)
-        people.prepare()
-        return RidgeRegression(model, people.train, encode_maps(model, people.train))
-
-    return ridge

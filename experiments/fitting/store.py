@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from experiments.fitting.rivals import Rival
 from fitdiff.config import config_hash
+from fitdiff.evaluation.methods import Fit
 from fitdiff.fitting import FitProblem
 from fitdiff.storage import read_tensors, write_tensors
 from fitdiff.types import Scene
@@ -23,24 +21,6 @@ DECISIVE = (
     "evaluation/methods.py", "evaluation/landmark_fit.py", "evaluation/people.py",
 )  # fmt: skip
 """What of the package decides a fit."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """z (B, N) and scene of some photos, and the seconds that each took."""
-
-    z: Tensor
-    scene: Scene
-    seconds: float
-
-    @classmethod
-    def of(cls, solve: Any, problem: FitProblem) -> Fit:
-        """Fit now."""
-        began = time.perf_counter()
-        z, scene = solve(problem)
-        if z.is_cuda:
-            torch.cuda.synchronize()
-        return cls(z, scene, (time.perf_counter() - began) / len(scene.expression))
 
 
 class Store:

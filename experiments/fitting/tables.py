@@ -10,43 +10,11 @@ from numpy.typing import NDArray
 
 from experiments.fitting.rivals import GUIDED, WITHOUT
 from experiments.report import markdown_table
+from fitdiff.evaluation.metrics import METRICS, facts_of
 from fitdiff.evaluation.statistics import bootstrap_mean, difference, interval, verdict
 
 Scores = Mapping[str, Mapping[str, NDArray]]
 """method -> metric -> a number a photo."""
-
-METRICS = {
-    "novel_id": ("novel view", ".3f", True),
-    "novel_id_centred": ("novel, centred", ".2f", True),
-    "frontal_id": ("frontal", ".3f", True),
-    "frontal_id_centred": ("frontal, centred", ".2f", True),
-    "photo_id": ("photo", ".3f", True),
-    "photo_id_centred": ("photo, centred", ".2f", True),
-    "frontal_to_photo_id": ("frontal to photo", ".3f", True),
-    "frontal_to_photo_id_centred": ("frontal to photo, centred", ".2f", True),
-    "shape_mm": ("shape", ".2f", False),
-    "nose_mm": ("nose", ".2f", False),
-    "mouth_mm": ("mouth", ".2f", False),
-    "forehead_mm": ("forehead", ".2f", False),
-    "cheek_mm": ("cheek", ".2f", False),
-    "true_landmarks": ("true landmarks", ".3f", False),
-    "detected_landmarks": ("detected landmarks", ".3f", False),
-    "diffuse_db": ("diffuse dB", ".1f", True),
-    "visible_diffuse_db": ("visible diffuse dB", ".1f", True),
-    "specular_db": ("specular dB", ".1f", True),
-    "normals_db": ("normals dB", ".1f", True),
-    "ita_degrees": ("ITA°", ".1f", False),
-    "light_stops": ("light, stops", ".2f", False),
-    "light_degrees": ("light, degrees", ".1f", False),
-    "seconds": ("s a photo", ".2f", False),
-}
-"""Label, format, and whether more is better."""
-
-
-def facts_of(metric: str) -> tuple[str, str, bool]:
-    """What `METRICS` says; what it does not name is a cosine by another judge."""
-    return METRICS.get(metric, (metric.replace("_", " "), ".3f", True))
-
 
 IDENTITY = ("novel_id", "novel_id_centred", "frontal_id", "frontal_id_centred", "photo_id", "photo_id_centred", "seconds")  # fmt: skip # noqa: E501
 SHAPE = ("shape_mm", "nose_mm", "mouth_mm", "forehead_mm", "cheek_mm", "true_landmarks", "detected_landmarks")

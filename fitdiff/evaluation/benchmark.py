@@ -7,7 +7,7 @@ asks for no model then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +98,13 @@ class Context:
         return fit_meshes(self, photos)
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """The items, under a bar that tells how many are done and how long the rest takes."""
+        """The items, under a bar that tells how many are done and how long the rest takes.
+
+        Args:
+            total: how many there are, where `items` does not know.
+        """
+        if total is None and isinstance(items, Sized) and not len(items):
+            return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console) as progress:
             yield from progress.track(items, total=total, description=what)

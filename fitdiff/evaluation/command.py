@@ -58,11 +58,11 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
         "seconds": round(time.monotonic() - began, 1),
     }
     write_evaluation(out, evaluation, about)
-    for table in evaluation.tables.values():
+    for table in list(evaluation.tables.values())[:1]:
         console.print(Markdown(markdown(table)))
     for note in evaluation.notes:
         _say(console, f"note: {note}")
-    _say(console, f"results: {out} (results.json, table.md, ...)")
+    _say(console, f"results: {out} (results.json, table.md, .tsv, .tex, pictures)")
     return out
 
 

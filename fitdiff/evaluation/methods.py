@@ -5,24 +5,46 @@ Everything that is fitted starts from the same first scene.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
+from omegaconf import OmegaConf
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from fitdiff.data.shards import Samples
+from fitdiff.data.sources import build_data
 from fitdiff.diffusion.sampler import conditioned, sample
 from fitdiff.evaluation.landmark_fit import fit_identity, fit_landmarks
 from fitdiff.fitting import FitProblem, first_noise
 from fitdiff.registry import build
+from fitdiff.training.latents import encode_maps
 from fitdiff.types import GuidanceTerm, Prediction, Scene
 
 P = TypeVar("P", bound=FitProblem)
 Solver = Callable[[FitProblem], tuple[Tensor, Scene]]
 """Problem of B photos -> z (B, N) and scene."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """z (B, N) and scene of some photos, and the seconds that each took."""
+
+    z: Tensor
+    scene: Scene
+    seconds: float
+
+    @classmethod
+    def of(cls, solve: Solver, problem: FitProblem) -> Fit:
+        """Fit now."""
+        began = time.perf_counter()
+        z, scene = solve(problem)
+        if z.is_cuda:
+            torch.cuda.synchronize()
+        return cls(z, scene, (time.perf_counter() - began) / len(scene.expression))
 
 
 class RidgeRegression:
@@ -35,6 +57,14 @@ class RidgeRegression:
         views = embedding.shape[1]
         inputs = ((embedding - self.mean) / self.std).flatten(0, 1).numpy()
         self.ridge = Ridge(alpha=alpha).fit(inputs, z.repeat_interleave(views, 0).numpy())
+
+    @classmethod
+    def of_model(cls, model: Any) -> RidgeRegression:
+        """Learnt from the model's own training people, which are made if they are not there."""
+        config = OmegaConf.create(dict(model.config))
+        people, _ = build_data(config, model.shape_model, model.identity, model.renderer, model.versions)
+        people.prepare()
+        return cls(model, people.train, encode_maps(model, people.train))
 
     def __call__(self, embedding_BD: Tensor) -> Tensor:
         """(B, D) -> (B, N)."""

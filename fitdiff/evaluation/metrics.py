@@ -9,6 +9,46 @@ from torch import Tensor
 from fitdiff.colour import LUMINANCE
 from fitdiff.types import FaceMaps
 
+METRICS = {
+    "novel_id": ("novel ID", ".3f", True),
+    "novel_id_centred": ("novel ID, centred", ".2f", True),
+    "frontal_id": ("frontal ID", ".3f", True),
+    "frontal_id_centred": ("frontal ID, centred", ".2f", True),
+    "photo_id": ("photo ID", ".3f", True),
+    "photo_id_centred": ("photo ID, centred", ".2f", True),
+    "frontal_to_photo_id": ("frontal to photo ID", ".3f", True),
+    "frontal_to_photo_id_centred": ("frontal to photo ID, centred", ".2f", True),
+    "shape_mm": ("shape mm", ".2f", False),
+    "nose_mm": ("nose mm", ".2f", False),
+    "mouth_mm": ("mouth mm", ".2f", False),
+    "forehead_mm": ("forehead mm", ".2f", False),
+    "cheek_mm": ("cheek mm", ".2f", False),
+    "true_landmarks": ("true landmarks", ".3f", False),
+    "detected_landmarks": ("detected landmarks", ".3f", False),
+    "diffuse_db": ("diffuse dB", ".1f", True),
+    "visible_diffuse_db": ("visible diffuse dB", ".1f", True),
+    "specular_db": ("specular dB", ".1f", True),
+    "normals_db": ("normals dB", ".1f", True),
+    "ita_degrees": ("ITA°", ".1f", False),
+    "light_stops": ("light, stops", ".2f", False),
+    "light_degrees": ("light, degrees", ".1f", False),
+    "nose_scan_mm": ("nose, scan mm", ".2f", False),
+    "mouth_scan_mm": ("mouth, scan mm", ".2f", False),
+    "forehead_scan_mm": ("forehead, scan mm", ".2f", False),
+    "cheek_scan_mm": ("cheek, scan mm", ".2f", False),
+    "seconds": ("s a photo", ".2f", False),
+}
+"""Label, format, and whether more is better."""
+
+
+def facts_of(metric: str) -> tuple[str, str, bool]:
+    """Label, format, and whether more is better; of `method/metric` those of the metric.
+
+    What `METRICS` does not name is a cosine by another judge.
+    """
+    name = metric.rpartition("/")[2]
+    return METRICS.get(name, (name.replace("_", " "), ".3f", True))
+
 
 def similarity_align(source_BV3: Tensor, target_BV3: Tensor) -> Tensor:
     """Source moved, turned and scaled onto target, least squares (Umeyama 1991); corresponding vertices."""

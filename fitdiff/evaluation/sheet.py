@@ -1,4 +1,4 @@
-"""The picture of the bench: photo, truth and every method, in the photo's view and frontal in studio light."""
+"""Fits of people side by side: photo, truth and every method, in the photo's view and frontal in studio light."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.fitting.store import Fit
 from fitdiff.avatar.pictures import contact_sheet
 from fitdiff.avatar.relight import frontal_camera, studio_lighting
+from fitdiff.evaluation.methods import Fit
 from fitdiff.evaluation.people import Truth
 from fitdiff.types import FaceMaps, composite
 
