@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from rich.console import Console
 
 from fitdiff.command import run_command
-from fitdiff.sweep.programs import program_of
+from fitdiff.sweep.programs import place, program_of
 from fitdiff.sweep.spec import Spec, SweepError, read_spec
 from fitdiff.training.interruption import InterruptedRun
 
@@ -71,8 +71,8 @@ def _print_grid(options: Options, name: str, spec: Spec) -> None:
     if spec.method != "grid":
         raise SweepError(f"dry=true prints a grid; method is {spec.method}, whose rows depend on results")
     for number, row in enumerate(spec.rows()):
-        place = program_of(spec.program).place(Path(options.outputs), f"{name}/trial-{number}")
-        print(shlex.join(spec.command_line(row, place, shlex.split(options.overrides))))
+        where = place(Path(options.outputs), f"{name}/trial-{number}")
+        print(shlex.join(spec.command_line(row, where, shlex.split(options.overrides))))
 
 
 def _sweep(options: Options, name: str, spec: Spec, console: Console) -> None:
@@ -81,27 +81,27 @@ def _sweep(options: Options, name: str, spec: Spec, console: Console) -> None:
     except ModuleNotFoundError as error:
         raise ImportError("sweeps need Optuna: pip install 'fitdiff[sweep]'") from error
     from fitdiff.sweep.launch import launch
-    from fitdiff.sweep.runner import Place, Runner
+    from fitdiff.sweep.runner import Runner, Runs
     from fitdiff.sweep.study import SweepStudy
     from fitdiff.sweep.summary import conclude, write_record
 
     outputs, extra = Path(options.outputs), shlex.split(options.overrides)
     folder, cap = outputs / "sweeps" / name, options.trials or spec.run_cap
-    place = Place(program_of(spec.program), outputs, name, folder / "logs", extra)
+    runs = Runs(program_of(spec.program), outputs, name, folder / "logs", extra)
     study = SweepStudy(spec, name, folder, options.storage, options.seed, cap, extra)
     with study.alone():
         if options.launcher != "local":
-            launch(study, place, options.launcher, console)
+            launch(study, runs, options.launcher, console)
         else:
             if options.retry:
                 study.retry()
-            changed = partial(write_record, study, place, options.file)
+            changed = partial(write_record, study, runs, options.file)
             try:
-                Runner(study, place, options.jobs, options.poll, console, changed).run(options.adopt)
+                Runner(study, runs, options.jobs, options.poll, console, changed).run(options.adopt)
             except InterruptedRun as stop:
                 console.print(f"{stop}; the same command continues")
                 return
-        conclude(study, place, options.file, console)
+        conclude(study, runs, options.file, console)
     if study.best() is None:
         raise SweepError("no trial came to its end")
 

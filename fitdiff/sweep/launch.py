@@ -12,8 +12,8 @@ import subprocess
 from optuna.trial import Trial
 from rich.console import Console
 
-from fitdiff.sweep.programs import MetricError
-from fitdiff.sweep.runner import Place
+from fitdiff.sweep.programs import MetricError, place
+from fitdiff.sweep.runner import Runs
 from fitdiff.sweep.spec import SweepError
 from fitdiff.sweep.study import SweepStudy, label
 
@@ -21,7 +21,7 @@ JOB = "trial-${hydra:job.num}"
 """A row's name in Hydra's multirun; `study.label` gives the same, for trial k of a grid is row k."""
 
 
-def multirun(study: SweepStudy, place: Place, launcher: str) -> list[str]:
+def multirun(study: SweepStudy, runs: Runs, launcher: str) -> list[str]:
     """The one command of a whole grid.
 
     Raises:
@@ -35,30 +35,30 @@ def multirun(study: SweepStudy, place: Place, launcher: str) -> list[str]:
     if study.total < len(study.grid):
         raise SweepError(f"launcher={launcher} runs all {len(study.grid)} rows, but run_cap or trials is {study.total}")
     values = {key: ",".join(dict.fromkeys(row[key] for row in study.grid)) for key in study.spec.parameters}
-    where = place.program.place(place.outputs, f"{place.name}/{JOB}")
-    return study.spec.command_line(values, where, [*place.extra, "-m", f"hydra/launcher={launcher}"])
+    where = place(runs.outputs, f"{runs.name}/{JOB}")
+    return study.spec.command_line(values, where, [*runs.extra, "-m", f"hydra/launcher={launcher}"])
 
 
-def launch(study: SweepStudy, place: Place, launcher: str, console: Console) -> None:
+def launch(study: SweepStudy, runs: Runs, launcher: str, console: Console) -> None:
     """Run the command, then read the results; rows that are done are skipped by the program itself."""
     study.retry()
     begun = study.interrupted(adopt=True)
     if not begun and study.left() < 1:
         return
-    command = multirun(study, place, launcher)
+    command = multirun(study, runs, launcher)
     console.print(shlex.join(command))
     code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if code:
         console.print(f"the launcher ended with code {code}; what its jobs have finished is read")
     for trial in begun:
-        _collect(study, place, trial)
+        _collect(study, runs, trial)
     while (trial := study.ask()) is not None:
-        _collect(study, place, trial)
+        _collect(study, runs, trial)
 
 
-def _collect(study: SweepStudy, place: Place, trial: Trial) -> None:
+def _collect(study: SweepStudy, runs: Runs, trial: Trial) -> None:
     try:
-        value = place.program.result(place.folder(label(trial)), study.spec.metric)
+        value = runs.program.result(runs.folder(label(trial)), study.spec.metric)
     except MetricError as error:
         study.tell(trial, reason=str(error))
     else:

@@ -1,4 +1,4 @@
-"""What a sweep knows of the entry points: where a trial writes, and where its metric is."""
+"""What a sweep knows of the entry points: where a trial of a name writes, and where its metric is."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ class Program(Protocol):
     """An entry point whose trials a sweep runs. `folder` is that of a trial."""
 
     def folder(self, outputs: Path, trial: str) -> Path:
-        """Where a trial writes, for its name such as `lambda/3`."""
-
-    def place(self, outputs: Path, trial: str) -> list[str]:
-        """The overrides that make it write there."""
+        """Where a trial writes that is given `outputs` and `name`, such as `lambda/trial-3`."""
 
     def result_file(self, folder: Path) -> Path:
         """What it writes last."""
@@ -44,10 +41,6 @@ class Train:
     def folder(self, outputs: Path, trial: str) -> Path:
         """The run's folder; the stages lie beside all others, so that trials share them."""
         return outputs / trial
-
-    def place(self, outputs: Path, trial: str) -> list[str]:
-        """The run's name."""
-        return [f"outputs={outputs}", f"name={trial}"]
 
     def result_file(self, folder: Path) -> Path:
         """Metrics of all stages."""
@@ -82,10 +75,6 @@ class Evaluate:
         """Beside all other evaluations."""
         return outputs / "evaluations" / trial
 
-    def place(self, outputs: Path, trial: str) -> list[str]:
-        """The result's folder."""
-        return [f"out={self.folder(outputs, trial)}"]
-
     def result_file(self, folder: Path) -> Path:
         """Rows and summary."""
         return folder / "results.json"
@@ -102,6 +91,11 @@ class Evaluate:
     def prepares(self, folder: Path) -> bool:
         """Evaluations share nothing that they make."""
         return False
+
+
+def place(outputs: Path, trial: str) -> list[str]:
+    """The overrides by which a program writes to `Program.folder`."""
+    return [f"outputs={outputs}", f"name={trial}"]
 
 
 PROGRAMS: Mapping[str, Program] = {"train.py": Train(), "evaluate.py": Evaluate()}

@@ -15,7 +15,7 @@ import psutil
 from optuna.trial import Trial
 from rich.console import Console
 
-from fitdiff.sweep.programs import MetricError, Program
+from fitdiff.sweep.programs import MetricError, Program, place
 from fitdiff.sweep.study import SweepStudy, label
 from fitdiff.training.interruption import Interruption
 
@@ -24,7 +24,7 @@ LAST_LINES = 6
 
 
 @dataclass(frozen=True)
-class Place:
+class Runs:
     """Where the trials of a sweep are: all of them, their logs, and what command each is."""
 
     program: Program
@@ -39,8 +39,8 @@ class Place:
 
     def command(self, study: SweepStudy, trial: Trial) -> list[str]:
         """A trial's process."""
-        place = self.program.place(self.outputs, f"{self.name}/{label(trial)}")
-        return study.spec.command_line(study.row(trial), place, self.extra)
+        where = place(self.outputs, f"{self.name}/{label(trial)}")
+        return study.spec.command_line(study.row(trial), where, self.extra)
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Runner:
     """
 
     def __init__(
-        self, study: SweepStudy, place: Place, jobs: int, poll: float, console: Console, changed: Callable[[], None]
+        self, study: SweepStudy, runs: Runs, jobs: int, poll: float, console: Console, changed: Callable[[], None]
     ) -> None:
-        self.study, self.place, self.jobs, self.poll = study, place, jobs, poll
+        self.study, self.runs, self.jobs, self.poll = study, runs, jobs, poll
         self.console, self.changed = console, changed
         self.running: list[Running] = []
 
@@ -93,7 +93,7 @@ class Runner:
         """Trials that a killed runner left; their processes, which may still run, are asked to stop first."""
         left = []
         for trial in self.study.interrupted(adopt):
-            _stop_orphans(self.place.command(self.study, trial))
+            _stop_orphans(self.runs.command(self.study, trial))
             if trial.user_attrs.get("pruned"):
                 self._end(trial)
             else:
@@ -108,14 +108,14 @@ class Runner:
             self._start(trial)
 
     def _prepares(self, one: Running) -> bool:
-        return self.place.program.prepares(self.place.folder(label(one.trial)))
+        return self.runs.program.prepares(self.runs.folder(label(one.trial)))
 
     def _start(self, trial: Trial) -> None:
-        command = self.place.command(self.study, trial)
+        command = self.runs.command(self.study, trial)
         self.console.print(f"{label(trial)}: {shlex.join(command)}")
         # So that a result is surely this run's.
-        self.place.program.result_file(self.place.folder(label(trial))).unlink(missing_ok=True)
-        self.place.logs.mkdir(parents=True, exist_ok=True)
+        self.runs.program.result_file(self.runs.folder(label(trial))).unlink(missing_ok=True)
+        self.runs.logs.mkdir(parents=True, exist_ok=True)
         with self._log(trial).open("ab") as log:
             # A session of its own: Ctrl-C reaches the sweep alone, which then stops its trials.
             process = subprocess.Popen(
@@ -129,7 +129,7 @@ class Runner:
         """Read what running trials have logged; end those that lose, and those that have ended."""
         for one in list(self.running):
             code = one.process.poll()
-            curve = self.place.program.curve(self.place.folder(label(one.trial)), self.study.spec.metric)
+            curve = self.runs.program.curve(self.runs.folder(label(one.trial)), self.study.spec.metric)
             loses = self.study.report(one.trial, curve)
             if loses and code is None and not one.stopping:
                 one.trial.set_user_attr("pruned", True)
@@ -147,7 +147,7 @@ class Runner:
         try:
             if code:
                 raise MetricError(f"ended with code {code}")
-            value = self.place.program.result(self.place.folder(label(one.trial)), self.study.spec.metric)
+            value = self.runs.program.result(self.runs.folder(label(one.trial)), self.study.spec.metric)
         except MetricError as error:
             self._end(one.trial, reason=str(error), seconds=seconds)
         else:
@@ -175,7 +175,7 @@ class Runner:
         return " · ".join(words)
 
     def _log(self, trial: Trial) -> Path:
-        return self.place.logs / f"{label(trial)}.log"
+        return self.runs.logs / f"{label(trial)}.log"
 
     def _stop_all(self) -> None:
         """Ask every process to stop and wait until it has; its trial stays unfinished, to be continued."""

@@ -19,7 +19,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
@@ -127,7 +127,7 @@ class SweepStudy:
         """Trials that began and did not end: of this machine's earlier runner, or with `adopt` of any."""
         running = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         mine = [trial for trial in running if adopt or trial.user_attrs.get("host", HOST) == HOST]
-        return [self._own(Trial(self.study, trial._trial_id)) for trial in mine]
+        return [self._own(self._handle(trial)) for trial in mine]
 
     def retry(self) -> None:
         """Let trials that failed be tried again, each where it stopped."""
@@ -147,9 +147,13 @@ class SweepStudy:
             self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
             return self._own(self.study.ask())
 
+    def _handle(self, trial: FrozenTrial) -> Trial:
+        """Of a trial that began: what it had not drawn when it was stopped, it draws as it would have."""
+        self.study.sampler = self._sampler(trial.number)
+        return Trial(self.study, trial._trial_id)
+
     def _own(self, trial: Trial) -> Trial:
         trial.set_user_attr("host", HOST)
-        self.study.sampler = self._sampler(trial.number)
         for key, parameter in self.spec.parameters.items():
             _suggest(trial, key, parameter)  # what is drawn already stays
         return trial
@@ -194,7 +198,10 @@ class SweepStudy:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         if self.spec.method == "grid":
             return Rows(self.grid)
-        return TPESampler(seed=seed) if self.spec.method == "bayes" else RandomSampler(seed=seed)
+        if self.spec.method == "random":
+            return RandomSampler(seed=seed)
+        # As at W&B, a Gaussian process; but it would not know of pruned trials, and draw their like again.
+        return TPESampler(seed=seed) if self.spec.early else GPSampler(seed=seed)
 
 
 def label(trial: Trial | FrozenTrial) -> str:

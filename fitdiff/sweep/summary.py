@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fitdiff.storage import atomic_file, write_json
-from fitdiff.sweep.runner import Place
+from fitdiff.sweep.runner import Runs
 from fitdiff.sweep.spec import Choice
 from fitdiff.sweep.study import SweepStudy, label
 
@@ -29,12 +29,12 @@ STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.F
 UNFINISHED = "unfinished"
 
 
-def record(study: SweepStudy, place: Place, file: str) -> dict[str, Any]:
+def record(study: SweepStudy, runs: Runs, file: str) -> dict[str, Any]:
     """All of a sweep: what `sweep.json` holds."""
-    trials = [_entry(study, place, trial) for trial in study.trials]
+    trials = [_entry(study, runs, trial) for trial in study.trials]
     best = study.best()
     return {
-        "sweep": place.name,
+        "sweep": runs.name,
         "date": date.today().isoformat(),
         "file": file,
         "program": study.spec.program,
@@ -48,12 +48,12 @@ def record(study: SweepStudy, place: Place, file: str) -> dict[str, Any]:
     }
 
 
-def write_record(study: SweepStudy, place: Place, file: str) -> Path:
+def write_record(study: SweepStudy, runs: Runs, file: str) -> Path:
     """Write `sweep.json`."""
-    return write_json(study.folder / "sweep.json", record(study, place, file))
+    return write_json(study.folder / "sweep.json", record(study, runs, file))
 
 
-def _entry(study: SweepStudy, place: Place, trial: FrozenTrial) -> dict[str, Any]:
+def _entry(study: SweepStudy, runs: Runs, trial: FrozenTrial) -> dict[str, Any]:
     return {
         "name": label(trial),
         "state": STATES.get(trial.state, UNFINISHED),
@@ -62,14 +62,14 @@ def _entry(study: SweepStudy, place: Place, trial: FrozenTrial) -> dict[str, Any
         "seconds": trial.user_attrs.get("seconds"),
         "reason": trial.user_attrs.get("reason"),
         "overrides": study.row(trial),
-        "command": shlex.join(place.command(study, trial)),
-        "folder": str(place.folder(label(trial))),
+        "command": shlex.join(runs.command(study, trial)),
+        "folder": str(runs.folder(label(trial))),
     }
 
 
-def conclude(study: SweepStudy, place: Place, file: str, console: Console) -> None:
+def conclude(study: SweepStudy, runs: Runs, file: str, console: Console) -> None:
     """Print the table, write the record and the pictures, and name the best run."""
-    found = record(study, place, file)
+    found = record(study, runs, file)
     console.print(_table(found))
     write_json(study.folder / "sweep.json", found)
     pictures = draw(study)
@@ -81,8 +81,8 @@ def conclude(study: SweepStudy, place: Place, file: str, console: Console) -> No
         console.print(f"best: {best['name']}, {found['metric']} = {best['value']:.6g}; its command:\n{best['command']}")
         console.print(f"results: {best['folder']}")
     console.print(f"sweep: {study.folder} (sweep.json{''.join(f', {path.name}' for path in pictures)}, logs/)")
-    runs = f"{place.folder('trial-0').parent}/*"
-    console.print(f"all trials on a page: python -m fitdiff.report runs={shlex.quote(runs)}")
+    page = f"{runs.folder('trial-0').parent}/*"
+    console.print(f"all trials on a page: python -m fitdiff.report runs={shlex.quote(page)}")
 
 
 def _table(found: dict[str, Any]) -> Table:
