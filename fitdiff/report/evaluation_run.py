@@ -17,6 +17,7 @@ from fitdiff.report.runs import (
     read_hydra,
     read_object,
 )  # fmt: skip
+from fitdiff.report.training_run import training_config
 
 PICTURES = 12
 """Pictures of one evaluation that are shown; a benchmark may write one a subject."""
@@ -37,6 +38,7 @@ def read_evaluation(folder: Path, name: str) -> Run:
         raise NotARunError("results.json names no benchmark: it is not evaluate.py's")
     config, command = read_hydra(folder)
     config = _dict(results.get("config")) or config
+    command = results["command"] if isinstance(results.get("command"), str) else command
     run = Run(name, folder, benchmark, config=config, command=command)
     run.compared = config | _trained_as(folder, config)
     run.rows = [row for row in _list(results.get("rows")) if isinstance(row, dict) and "name" in row]
@@ -52,25 +54,27 @@ def read_evaluation(folder: Path, name: str) -> Run:
 
 
 def _trained_as(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """In place of the checkpoint's path, the config that it was trained with: checkpoints that differ in their seed
-    alone are compared as seeds of one training."""
+    """In place of the checkpoint's path and seal, the config that it was trained with: of checkpoints that differ in
+    their seed alone, results are compared as seeds of one training."""
     checkpoint = config.get("checkpoint")
     if not isinstance(checkpoint, str):
         return {}
+    # A relative path is one of where the command ran: that is here, or above the results.
     for start in (Path(), *folder.absolute().parents):
-        trained, _ = read_hydra((start / checkpoint).parent)
-        if trained:
-            return {"checkpoint": trained}
+        if trained := training_config((start / checkpoint).parent):
+            return {"checkpoint": trained, "weights": None}
     return {}
 
 
 def _facts(results: dict[str, Any]) -> dict[str, str]:
+    facts = {"date": results.get("date"), "config hash": results.get("config_hash")}
     checkpoint = results.get("checkpoint")
-    named = checkpoint if isinstance(checkpoint, dict) else {"checkpoint": checkpoint}
-    texts = {"date": results.get("date"), "config hash": results.get("config_hash"), **named}
-    return {str(key): str(value) for key, value in texts.items() if value is not None} | provenance_facts(
-        results.get("provenance")
-    )
+    if isinstance(checkpoint, dict):
+        facts |= {"checkpoint": checkpoint.get("path"), "weights": str(checkpoint.get("sha256"))[:12]}
+    elif checkpoint is not None:
+        facts["checkpoint"] = checkpoint
+    told = {name: str(value) for name, value in facts.items() if value is not None}
+    return told | provenance_facts(results.get("provenance"))
 
 
 def _pictures(folder: Path, notes: list[str]) -> list[Picture]:

@@ -56,12 +56,10 @@ def read_training(folder: Path, name: str) -> Run:
     Raises:
         NotARunError, RunError: it is not one.
     """
-    folders = read_object(folder / "stages.json")
-    if not folders or not all(isinstance(path, str) for path in folders.values()):
-        raise RunError("stages.json is empty or names no folders, expected stage -> folder")
-    stages = [_stage(stage, folder / path) for stage, path in folders.items()]
-    config, command = read_hydra(_composed(folder, stages))
-    config = config or _config_of(stages)
+    stages = [Stage(stage, path) for stage, path in _folders(folder).items()]
+    for stage in stages:
+        _read(stage)
+    config, command = _configured(folder, stages)
     run = Run(name, folder, TRAINING, _status(stages, config), config, config, command=command)
     for stage in stages:
         run.notes += stage.faults
@@ -72,6 +70,27 @@ def read_training(folder: Path, name: str) -> Run:
     run.seconds = sum(seconds) if seconds else None
     run.facts = _facts(stages)
     return run
+
+
+def training_config(folder: Path) -> dict[str, Any]:
+    """The config of the training run in a folder; empty if there is none, or it is unknown."""
+    try:
+        return _configured(folder, [Stage(name, path) for name, path in _folders(folder).items()])[0]
+    except RunError:
+        return {}
+
+
+def _folders(run: Path) -> dict[str, Path]:
+    folders = read_object(run / "stages.json")
+    if not folders or not all(isinstance(path, str) for path in folders.values()):
+        raise RunError("stages.json is empty or names no folders, expected stage -> folder")
+    return {stage: run / path for stage, path in folders.items()}
+
+
+def _configured(folder: Path, stages: list[Stage]) -> tuple[dict[str, Any], str | None]:
+    """Config and command, the config at worst as a stage recorded it."""
+    config, command = read_hydra(_composed(folder, stages))
+    return config or _config_of(stages), command
 
 
 def _composed(folder: Path, stages: list[Stage]) -> Path:
@@ -87,18 +106,17 @@ def _composed(folder: Path, stages: list[Stage]) -> Path:
     return made[-1].parent if made else folder
 
 
-def _stage(name: str, folder: Path) -> Stage:
-    stage = Stage(name, folder)
-    if not folder.is_dir():
-        stage.faults.append(f"stage {name}: its folder {folder.name} is missing")
-        return stage
+def _read(stage: Stage) -> None:
+    """Fill in the log, and what is wrong with it; the latents have none."""
+    if not stage.folder.is_dir():
+        stage.faults.append(f"stage {stage.name}: its folder {stage.folder.name} is missing")
+        return
     try:
-        stage.log = list(_entries(folder / "log.jsonl", stage.faults))
+        stage.log = list(_entries(stage.folder / "log.jsonl", stage.faults))
     except FileNotFoundError:
-        pass  # the latents have none
+        return
     except OSError as error:
-        stage.faults.append(f"stage {name}: log.jsonl cannot be read ({error.strerror})")
-    return stage
+        stage.faults.append(f"stage {stage.name}: log.jsonl cannot be read ({error.strerror})")
 
 
 def _entries(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
