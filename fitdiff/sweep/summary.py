@@ -155,6 +155,8 @@ def _draw_slice(axis: Axes, study: SweepStudy, done: list[FrozenTrial], key: str
 
 def _importances(study: SweepStudy) -> dict[str, float]:
     """Share of each parameter in the metric's differences (functional ANOVA); none where that says nothing."""
+    if sum(len(set(parameter.extremes)) > 1 for parameter in study.spec.parameters.values()) < 2:
+        return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.seed)
     try:
         return optuna.importance.get_param_importances(study.study, evaluator=evaluator)
