@@ -123,7 +123,7 @@ def _evaluation(
     return Evaluation(
         rows=[tables.row(name, errors.get(name)) for name in names],
         summary={**tables.summary(sets), "missing": float(len(missing))},
-        tables={"realy": tables.table(system, sets, published=not folder.synthetic)}
+        tables=tables.tables(system, sets, published=not folder.synthetic)
         | ({"missing": Table(["photo", "why it has no figure"], lost, title="Not measured")} if lost else {}),
         pictures={"regions": tables.chart(sets)},
         notes=_notes(folder, template, len(lost)),

@@ -20,8 +20,8 @@ DECA-f          2.138 2.137 0.461  2.802 2.699 0.868  2.457 2.341 0.559  1.443 1
 EMOCA-f         2.532 2.563 0.539  2.929 2.676 1.106  2.595 2.505 0.631  1.495 1.360 0.469  2.388
 FitDiff(paper)  1.821 1.770 0.438  1.751 1.611 0.523  2.472 2.322 0.581  1.404 1.287 0.525  1.862
 """
-"""Method; mean, median and standard deviation of nose, mouth, forehead, cheek; mean of the four means. As printed, the
-forehead's median of GANFit included, which is far from its mean."""
+"""Method; mean, median and standard deviation of nose, mouth, forehead, cheek; mean of the four means. As printed, with
+what look like slips: the median of GANFit's forehead is far from its mean, PSL's mouth has the mean of its nose."""
 
 PUBLISHED_NOTE = (
     "Published figures are the FitDiff paper's (supplement, Tables 3 and 4), not measured here; it does not say on "
