@@ -169,20 +169,21 @@ def _descend(surface: Surface, points: Array, similarity: Similarity, scaled: bo
     radius = float(np.linalg.norm(points - centre, axis=1).max())
     touching = TOUCHING * radius
     found, damping = residuals(surface, points, similarity, touching), 1e-4
-    for step_number in range(1, MOST_STEPS + 1):
+    for step_number in range(MOST_STEPS):
+        if found.energy <= touching**2:
+            return Aligned(similarity, found.distance, step_number, True)
         rows = jacobian(found, centre, scaled)
         hessian, gradient = rows.T @ rows, rows.T @ found.distance
         diagonal = np.maximum(hessian.diagonal(), 1e-12 * hessian.diagonal().max() + np.finfo(float).tiny)
         step = -np.linalg.solve(hessian + damping * np.diag(diagonal), gradient)
         candidate = moved(similarity, step, centre)
         tried = residuals(surface, points, candidate, touching)
-        decrease = found.energy - tried.energy
+        least, decrease = LEAST_DECREASE * found.energy, found.energy - tried.energy
+        # Nothing is left to gain: neither in the model of the distances, nor, where the step was a good one, in truth.
+        settled = -(gradient @ step) / len(points) <= least or 0 < decrease <= least
         if decrease > 0:
-            similarity, found, damping = candidate, tried, damping / 10
-        else:
-            damping *= 10
-        # A step that is as short as rounding can tell no longer improves anything.
-        still = -(gradient @ step) / len(points) <= LEAST_DECREASE * found.energy
-        if still or found.energy <= touching**2 or 0 < decrease <= LEAST_DECREASE * found.energy:
-            return Aligned(similarity, found.distance, step_number, True)
+            similarity, found = candidate, tried
+        if settled:
+            return Aligned(similarity, found.distance, step_number + 1, True)
+        damping *= 0.1 if decrease > 0 else 10
     return Aligned(similarity, found.distance, MOST_STEPS, False)

@@ -18,8 +18,8 @@ UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 """Millimetres in the units that predictions may have."""
 
 METHOD = (
-    "seven-point Procrustes, then the mean squared distance of the cropped scan's vertices from the mesh is minimised; "
-    "figures are pooled over all vertices of all images"
+    "Predictions are laid over scans by their seven points, then so that the mean squared distance of the cropped "
+    "scan's vertices from the mesh is smallest; {size}. Figures are pooled over all vertices of all images."
 )
 
 
@@ -181,8 +181,8 @@ def _row(key: str, score: Score | None) -> dict[str, Any]:
 
 
 def _method(settings: Settings) -> str:
-    size = f"their size counts (1 unit is {settings.unit:g} mm)" if settings.metrical else "their size is fitted, too"
-    return f"How predictions are laid over scans: {METHOD}; {size}."
+    metrical = f"their size counts (1 unit is {settings.unit:g} mm)"
+    return METHOD.format(size=metrical if settings.metrical else "their size is fitted, too")
 
 
 def _missing_note(missing: Mapping[str, str]) -> list[str]:
