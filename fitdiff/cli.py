@@ -26,6 +26,9 @@ PATH_KEYS = (
 )  # fmt: skip
 """Overrides whose value is a file name: quoted on the user's behalf."""
 
+MAPPINGS = ("factors", "edit")
+"""Overrides whose value is a mapping with keys of the user's own, which Hydra adds only where it is told to."""
+
 
 MULTIRUN = ("-m", "--multirun")
 """Flags that argparse accepts before or after all overrides, but not between them."""
@@ -35,8 +38,13 @@ def prepare() -> None:
     """Register every component and schema, and quote file names in `sys.argv`. Call before `hydra.main` composes."""
     load_plugins()
     register_schemas()
-    arguments = [quote_path(argument) for argument in sys.argv[1:]]
+    arguments = [hydra_word(argument) for argument in sys.argv[1:]]
     sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in MULTIRUN)
+
+
+def hydra_word(argument: str) -> str:
+    """An argument as Hydra takes it: file names quoted, mappings merged (`++factors={mse: 0}`)."""
+    return f"++{argument}" if argument.partition("=")[0] in MAPPINGS else quote_path(argument)
 
 
 def quote_path(argument: str) -> str:

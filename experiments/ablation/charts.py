@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.ablation.scores import Scores, judge
-from experiments.fitting.tables import facts_of
+from fitdiff.evaluation.metrics import facts_of
 from fitdiff.evaluation.statistics import bootstrap_over_seeds
 
 VERDICT_COLOURS = {"beats": "#0072b2", "level": "#777777", "behind": "#d55e00"}

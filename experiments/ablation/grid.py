@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from experiments.ablation.scores import read_results
-from fitdiff.cli import quote_path
+from fitdiff.cli import hydra_word
 from fitdiff.config import config_hash, register_schemas
 from fitdiff.evaluation.command import evaluate_what_is_asked, place_of, settings
 from fitdiff.registry import load_plugins
@@ -56,7 +56,7 @@ def _job(primary: str, overrides: Sequence[str], values: dict[str, str]) -> Job:
     config = composed(primary, [*overrides, *(f"{key}={value}" for key, value in values.items())])
     HydraConfig.instance().set_config(config)  # names of runs hold ${hydra:...}
     resolved = OmegaConf.create(OmegaConf.to_container(_without_hydra(config), resolve=True))
-    return Job(values, resolved)
+    return Job({key.lstrip("+"): value for key, value in values.items()}, resolved)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -73,7 +73,7 @@ def composed(primary: str, overrides: Sequence[str]) -> DictConfig:
     register_schemas()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(primary, [quote_path(word) for word in overrides], return_hydra_config=True)
+            return compose(primary, [hydra_word(word) for word in overrides], return_hydra_config=True)
     except HydraException as error:
         raise ValueError(f"{primary}.py {' '.join(overrides)}: {' '.join(str(error).split())}") from error
 

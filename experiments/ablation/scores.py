@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.fitting.tables import facts_of
+from fitdiff.evaluation.metrics import facts_of
 from fitdiff.evaluation.statistics import VERDICTS, paired_bootstrap
 
 Rows = Sequence[Mapping[str, Any]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.ablation.scores import Scores, judge
-from experiments.fitting.tables import facts_of
 from experiments.report import markdown_table
+from fitdiff.evaluation.metrics import facts_of
 from fitdiff.evaluation.statistics import as_text, bootstrap_over_seeds
 
 

@@ -1,6 +1,7 @@
 """Every scale, experiment and sweep row composes, and the networks of every scale build."""
 
 import itertools
+import re
 import sys
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
+from experiments.ablation.grid import jobs_of
 from fitdiff.cli import prepare
+from fitdiff.config import plain
 from fitdiff.diffusion.separate import build_separate
+from fitdiff.evaluation.command import scaled
 from fitdiff.latent import LatentSpace
 from fitdiff.registry import build
 from tests.conftest import ROOT
@@ -58,9 +62,35 @@ def test_paper_scale_selects_the_papers_networks():
     assert config.guidance.vgg.backbone == "lpips"
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml")))
-def test_every_experiment_composes(name):
-    assert composed(f"experiment={name}").stage.diffusion._target_
+def experiments(primary):
+    """Those whose own command, in the second line of the file, is of this entry point."""
+    for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
+        command = re.match(r"# @package _global_\n# python (\w+)\.py experiment=(\w+)", path.read_text())
+        assert command, f"{path}: the second line must be its command"
+        assert command[2] == path.stem
+        if command[1] == primary:
+            yield path.stem
+
+
+@pytest.mark.parametrize("name", list(experiments("train")))
+def test_every_training_experiment_composes_and_builds(name):
+    jobs = jobs_of("train", [f"experiment={name}"])
+    assert len({job.config.name for job in jobs}) == len(jobs), "each run needs a name of its own"
+    assert all(job.config.name.startswith(f"{name}/") for job in jobs)
+    assert len({(job.config.autoencoder_seed, job.config.stage.diffusion.steps) for job in jobs}) == 1
+    for node in {str(job.config.denoiser): job.config.denoiser for job in jobs}.values():
+        with torch.device("meta"):
+            assert build(node, "denoiser", length=160, embedding_dim=128).length == 160
+
+
+@pytest.mark.parametrize("name", list(experiments("evaluate")))
+def test_every_evaluation_experiment_composes_and_builds(name):
+    jobs = jobs_of("evaluate", [f"experiment={name}"])
+    assert len({str(job.config) for job in jobs}) == len(jobs), "two jobs are the same"
+    for job in jobs:
+        scaled(plain(job.config.guidance), plain(job.config.factors))
+        build(job.config.fitting, "fitting")
+    assert callable(build(jobs[0].config.benchmark, "benchmark"))
 
 
 def sweep_rows():

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fitdiff.cli import guarded, quote_path
+from fitdiff.cli import guarded, hydra_word, quote_path
 from fitdiff.training.health import TrainingError
 from fitdiff.training.interruption import InterruptedRun
 
@@ -92,3 +92,10 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(PermissionError):
         main(OmegaConf.create())
+
+
+def test_mappings_are_merged_and_everything_else_is_as_typed():
+    assert hydra_word("factors={mse: 0}") == "++factors={mse: 0}"
+    assert hydra_word("edit={jawOpen: 0.5}") == "++edit={jawOpen: 0.5}"
+    assert hydra_word("++factors={mse: 0}") == "++factors={mse: 0}"
+    assert hydra_word("seed=1") == "seed=1"

@@ -9,6 +9,7 @@ from experiments.ablation.charts import curve_chart, difference_chart, place_of
 from experiments.ablation.grid import jobs_of
 from experiments.ablation.scores import judge, read_results, stack_scores
 from experiments.ablation.tables import difference_table, mean_table
+from fitdiff.evaluation.metrics import facts_of
 
 METRICS = ("shape_mm", "frontal_id_centred")
 
@@ -74,12 +75,13 @@ def test_tables_say_means_and_differences():
 
 def test_charts_have_a_panel_a_metric_and_every_variant():
     figure = difference_chart(scores_of_variants(), "base", METRICS)
-    assert [axis.get_title() for axis in figure.axes] == ["shape", "frontal, centred"]
+    assert [axis.get_title() for axis in figure.axes] == [facts_of(metric)[0] for metric in METRICS]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["worse", "better"]
     curves = {"T = 10": {0.0: scores_of_variants()["base"], 1.0: scores_of_variants()["worse"]}}
     panel = curve_chart(curves, METRICS, "s", mark=1.0).axes[0]
     assert [text.get_text() for text in panel.get_xticklabels()] == ["off", "1"]
-    np.testing.assert_allclose(panel.containers[0].lines[0].get_ydata(), [4.5, 5.0])
+    points = next(line for line in panel.lines if len(line.get_xdata()) == 2 and line.get_marker() == "o")
+    assert list(points.get_ydata()) == pytest.approx([4.5, 5.0])
 
 
 def test_off_stands_a_step_left_of_the_least():
@@ -97,3 +99,10 @@ def test_a_grid_is_the_product_that_hydra_would_run(tmp_path):
     assert [job.config.model.separate for job in jobs[:2]] == [False, True]
     with pytest.raises(ValueError, match="experimentt"):
         jobs_of("train", ["experimentt=x"])
+
+
+def test_a_grid_of_mappings_and_of_values_with_points(tmp_path):
+    jobs = jobs_of("evaluate", ["experiment=lambda_ablation", f"outputs={tmp_path}"])
+    assert jobs[0].config.factors == {}
+    assert [dict(job.config.factors) for job in jobs[1:4]] == [{"id_cos": 0}, {"id_cos": 0.316}, {"id_cos": 3.16}]
+    assert jobs[1].values == {"factors": "{id_cos:0}"}

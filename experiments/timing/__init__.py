@@ -1,0 +1,1 @@
+"""What a fit takes, by size, steps, batch and terms: `python -m experiments.timing`."""
