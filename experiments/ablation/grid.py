@@ -54,13 +54,14 @@ def _choices(parser: OverridesParser, text: str) -> list[str]:
 
 def _job(primary: str, overrides: Sequence[str], values: dict[str, str]) -> Job:
     config = composed(primary, [*overrides, *(f"{key}={value}" for key, value in values.items())])
+    return Job({key.lstrip("+"): value for key, value in values.items()}, plain_config(config))
+
+
+def plain_config(config: DictConfig) -> DictConfig:
+    """As an entry point gets it: resolved, without Hydra's own part."""
     HydraConfig.instance().set_config(config)  # names of runs hold ${hydra:...}
-    resolved = OmegaConf.create(OmegaConf.to_container(_without_hydra(config), resolve=True))
-    return Job({key.lstrip("+"): value for key, value in values.items()}, resolved)
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.create(OmegaConf.to_container(own, resolve=True))
 
 
 def composed(primary: str, overrides: Sequence[str]) -> DictConfig:

@@ -1,0 +1,138 @@
+"""Experiments on training: every run of a grid is evaluated, by samples from the embedding and by a few fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from experiments.ablation.charts import difference_chart
+from experiments.ablation.grid import Job, composed, evaluated, jobs_of, plain_config
+from experiments.ablation.scores import Scores, stack_scores
+from experiments.ablation.tables import difference_table, mean_table
+from experiments.report import replace_generated, save_chart
+from fitdiff.config import config_hash
+from fitdiff.storage import write_atomically
+
+METRICS = ("frontal_id_centred", "novel_id_centred", "shape_mm", "diffuse_db")
+PARTS = {"samples": "unguided", "fits": "fit"}
+"""What is judged -> method of benchmark=people."""
+
+
+@dataclass
+class Options:
+    """What the command line sets."""
+
+    outputs: str = "outputs"  # where train.py wrote the grid's runs, and evaluate.py its results
+    n: int = 100  # held-out people of whom a face is sampled from the embedding
+    fits: int = 8  # held-out people who are fitted; 0 fits none
+    batch: int = 8  # of people at once
+    device: str = "auto"
+    publish: bool = False  # also write into the experiment's README
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment of `train.py`.
+
+    Attributes:
+        name: of the experiment in `conf/experiment`. key: what its grid varies beside `seed`.
+        labels: value of `key` -> name in tables; the first is the baseline. folder: of its README.
+    """
+
+    name: str
+    key: str
+    labels: Mapping[str, str]
+    folder: Path
+
+    def write(self, options: Any, console: Console) -> None:
+        """Evaluate what is not evaluated yet, print the tables, and write tables and charts.
+
+        Raises:
+            FileNotFoundError: runs of the grid are missing; says how to train them.
+        """
+        jobs = self.trained(options)
+        parts = {part: n for part, n in (("samples", options.n), ("fits", options.fits)) if n}
+        results = {part: self.results(jobs, part, n, options, console) for part, n in parts.items()}
+        scores = {
+            part: stack_scores({v: [r["rows"] for r in seeds] for v, seeds in found.items()}, METRICS)
+            for part, found in results.items()
+        }
+        text = "\n\n".join([self.facts(options, results), *(self.section(part, scores[part]) for part in scores)])
+        charts = {part: difference_chart(scores[part], self.baseline, METRICS) for part in scores}
+        publish(self.folder, Path(options.outputs) / "experiments" / self.name, text, charts, options.publish)
+        print(text)
+
+    @property
+    def baseline(self) -> str:
+        """What the others are compared with."""
+        return next(iter(self.labels.values()))
+
+    def trained(self, options: Any) -> list[Job]:
+        """Jobs of the grid, all of them trained.
+
+        Raises:
+            FileNotFoundError: some are not.
+        """
+        jobs = jobs_of("train", [f"experiment={self.name}", f"outputs={options.outputs}"])
+        if missing := [job.config.name for job in jobs if not (checkpoint_of(job) / "config.json").exists()]:
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(jobs)} runs are not in {options.outputs}, the first is {missing[0]}; "
+                f"train them: python train.py experiment={self.name} outputs={options.outputs}"
+            )
+        return jobs
+
+    def results(self, jobs: Sequence[Job], part: str, n: int, options: Any, console: Console) -> dict[str, list[Any]]:
+        """What evaluate.py finds, by label, a seed each."""
+        found: dict[str, list[Any]] = {label: [] for label in self.labels.values()}
+        for job in jobs:
+            words = [f"checkpoint={checkpoint_of(job)}", f"outputs={options.outputs}", f"device={options.device}"]
+            words += [f"benchmark.n={n}", f"benchmark.methods=[{PARTS[part]}]", f"batch={options.batch}"]
+            config = plain_config(composed("evaluate", ["benchmark=people", *words]))
+            found[self.labels[job.values[self.key]]].append(evaluated(config, console))
+        return found
+
+    def facts(self, options: Any, results: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+        """Date, commands and hash: of everything that decides the figures."""
+        everything = [r["config_hash"] for found in results.values() for seeds in found.values() for r in seeds]
+        seeds = {len(found[self.baseline]) for found in results.values()}
+        return (
+            f"Date: {date.today()}. Settings: {config_hash(*everything)}. Commands: `python train.py "
+            f"experiment={self.name}`, `python -m experiments.{self.name} n={options.n} fits={options.fits} "
+            f"publish=true`. {'/'.join(map(str, sorted(seeds)))} seeds a variant; brackets hold 95% intervals of a "
+            "bootstrap over people and seeds."
+        )
+
+    def section(self, part: str, scores: Scores) -> str:
+        """The tables and the chart of samples or of fits."""
+        people = next(iter(scores[self.baseline].values())).shape[1]
+        what = {"samples": "Samples from the embedding", "fits": "Fits with the default preset"}[part]
+        return "\n\n".join(
+            [
+                f"### {what}, {people} held-out people whose faces were found",
+                mean_table(scores, METRICS),
+                difference_table(scores, self.baseline, METRICS),
+                f"![{what}](pictures/{part}.png)",
+            ]
+        )
+
+
+def checkpoint_of(job: Job) -> Path:
+    """Where train.py puts a run's model."""
+    return Path(job.config.outputs) / job.config.name / "model"
+
+
+def publish(folder: Path, out: Path, text: str, charts: Mapping[str, Figure], also_readme: bool) -> None:
+    """Write table and charts to `out`, and, if asked, into an experiment's README and pictures."""
+    write_atomically(out / "table.md", text.encode())
+    for name, figure in charts.items():
+        save_chart(figure, out / f"{name}.png")
+        if also_readme:
+            save_chart(figure, folder / "pictures" / f"{name}.png")
+    if also_readme:
+        replace_generated(folder / "README.md", text)

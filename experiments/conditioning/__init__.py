@@ -1,0 +1,1 @@
+"""How should the embedding enter the denoiser?"""

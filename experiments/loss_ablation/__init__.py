@@ -1,0 +1,1 @@
+"""Which terms of the training loss earn their place?"""

@@ -1,0 +1,1 @@
+"""One diffusion model, or one of shape and one of reflectance?"""
