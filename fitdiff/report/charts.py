@@ -235,6 +235,6 @@ def _round(low: float, high: float, about: int) -> list[float]:
 
 def _decades(low: float, high: float) -> list[float]:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 3) if len(exponents) < 5 else (1,)
+    factors = (1, 3) if len(exponents) <= 5 else (1,)
     values = [float(f"{factor}e{exponent}") for exponent in exponents for factor in factors]
     return [value for value in values if low <= value <= high]

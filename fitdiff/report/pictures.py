@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from fitdiff.images import FORMATS
 from fitdiff.report.groups import Group
 from fitdiff.report.metrics import later_stages_first
 
@@ -19,6 +18,9 @@ WIDEST, NARROWEST = 900, 300
 
 FEW = 12
 """Pictures up to which each has the full width; beyond, their bytes together grow only slowly."""
+
+FORMATS = ("PNG", "JPEG")
+"""What is decoded: a run's folder may hold a stranger's files."""
 
 PIXELS = 64_000_000
 """Of a picture that is read: more is no preview."""

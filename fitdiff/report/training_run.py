@@ -62,10 +62,10 @@ def read_training(folder: Path, name: str) -> Run:
     config, command = _configured(folder, stages)
     run = Run(name, folder, TRAINING, _status(stages, config), config, config, command=command)
     for stage in stages:
-        run.notes += stage.faults
         run.numbers |= _numbers(stage)
         run.curves |= _curves(stage)
         run.pictures += _previews(stage)
+        run.notes += stage.faults
     seconds = [run.numbers[key].value for stage in stages if (key := f"{stage.name}/seconds") in run.numbers]
     run.seconds = sum(seconds) if seconds else None
     run.facts = _facts(stages)

@@ -43,7 +43,8 @@ def test_a_finished_training(tmp_path):
     assert (curve.steps, curve.values) == ((10, 20, 40), (6.5, 4.5, 3.5))
     assert [picture.caption for picture in run.pictures] == ["step 30", "step 40"], "the newest of each"
     assert run.command == "python train.py name=run seed=3"
-    assert run.facts["git"] == "0123456789ab" and run.facts["torch"] == "2.9"
+    assert run.facts["git"] == "0123456789ab"
+    assert run.facts["torch"] == "2.9"
     assert run.facts["diffusion's hash"] == "diffusion-run".partition("-")[2]
 
 
@@ -88,7 +89,8 @@ def test_results_of_other_programs_are_passed_over(tmp_path):
     write_json(tmp_path / "album" / "results.json", [{"photo": "a.jpg"}])
     write_json(tmp_path / "table" / "results.json", {"methods": {}})
     found = find_runs(str(tmp_path))
-    assert not found.runs and not found.problems
+    assert not found.runs
+    assert not found.problems
 
 
 def test_an_evaluation(tmp_path):
@@ -96,7 +98,8 @@ def test_an_evaluation(tmp_path):
     (run,) = find_runs(str(tmp_path)).runs
     assert (run.kind, run.seconds, run.numbers["shape_mm"].value) == ("people", 12.0, 1.0)
     assert [row["name"] for row in run.rows] == ["x", "y"]
-    assert run.facts["config hash"] == "c0ffee" and run.facts["date"] == "2026-11-23"
+    assert run.facts["config hash"] == "c0ffee"
+    assert run.facts["date"] == "2026-11-23"
     assert [picture.name for picture in run.pictures] == ["sheet"]
     assert run.sheets[0].rows[1] == ["FitDiff (published)", "1.2"]
     assert "one photo had no face" in run.notes
@@ -127,7 +130,8 @@ def test_a_strangers_config_runs_no_resolver(tmp_path, monkeypatch):
     write_composed(tmp_path, config, ["photo=my photo.jpg"], job="fit")
     read, command = read_hydra(tmp_path)
     assert read["again"] == 4
-    assert "hunter2" not in json.dumps(read) and read["stolen"] == "${oc.env:SECRET}"
+    assert "hunter2" not in json.dumps(read)
+    assert read["stolen"] == "${oc.env:SECRET}"
     assert command == "python fit.py 'photo=my photo.jpg'"
 
 
