@@ -6,7 +6,6 @@ installed, and are never in a picture that is published here.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,31 +16,12 @@ from scipy.spatial.distance import cdist
 from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.alignment.face import SMALLEST_INTEROCULAR, DetectedFace, square_crop
 from fitdiff.alignment.photo import load_photo
+from fitdiff.evaluation.shipped_photos import SHIPPED
 from fitdiff.registry import build, config_of
 from fitdiff.types import Detector, IdentityNetwork, LandmarkDetector
 
 CROP_SIZE = 224
 USABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-
-
-@dataclass(frozen=True)
-class PhotoSource:
-    """A photo inside a package: module, path in its folder, whose it is, and whether it may be published here."""
-
-    package: str
-    path: str
-    licence: str
-    free: bool
-
-
-SHIPPED = (
-    PhotoSource("skimage", "data/astronaut.png", "NASA, public domain", True),
-    PhotoSource("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "US Navy, public domain", True),
-    PhotoSource("insightface", "data/images/t1.jpg", "none stated", False),
-    PhotoSource("insightface", "data/images/Tom_Hanks_54745.png", "none stated", False),
-)
-"""All that a detector finds in the packages that this project needs or names; scikit-image's `camera` (a profile of 55
-pixels) and `lfw_subset` (25 pixels a side) are too small to be recognised."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +77,9 @@ def real_faces(identity: IdentityNetwork, detector: Detector, folder: Path | Non
 
 
 def _paths(folder: Path | None) -> list[tuple[Path, str, bool]]:
-    found = [(_inside(source), source.licence, source.free) for source in SHIPPED]
+    found = [(source.find(), source.licence, source.free) for source in SHIPPED]
     own = sorted(p for p in folder.iterdir() if p.suffix.lower() in USABLE) if folder else []
     return [item for item in found if item[0].is_file()] + [(path, "yours", False) for path in own]
-
-
-def _inside(source: PhotoSource) -> Path:
-    """Path in an installed package without importing it; a path that does not exist where it is not installed."""
-    spec = importlib.util.find_spec(source.package)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0] if places else source.package) / source.path
 
 
 @dataclass(frozen=True)

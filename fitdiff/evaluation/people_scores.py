@@ -69,7 +69,7 @@ class PeopleScores:
         asked, nodes = self.asked, [self.context.node(kind) for kind in ("detector", "landmarks")]
         return config_hash(
             VERSION, self.model.fingerprint(), self.model.config["renderer"], self.size, self.context.seed, nodes,
-            asked.portraits, asked.known, asked.surface, asked.judge, asked.n,
+            asked.portraits, asked.known, asked.surface, asked.judge,
         )  # fmt: skip
 
     def part(self, method: Method, batch: range) -> Part:

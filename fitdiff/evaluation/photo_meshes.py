@@ -33,32 +33,36 @@ class Meshes:
     topology: Topology = field(repr=False)
 
 
-def fit_meshes(context: Context, photos: Mapping[str, Path]) -> Meshes:
-    """Fit photos, and write `out/meshes/<name>.obj`; each fit's z, report and pictures lie in `out/fits/<name>`.
+def fit_photos(context: Context, photos: Mapping[str, Path]) -> list[Entry]:
+    """Fit photos; each fit's z, report and pictures lie in `out/fits/<name>`. Entries are in the order of the photos.
 
-    A fit that was made from the same photo with the same settings and weights is kept, and so is its mesh.
+    A fit that was made from the same photo with the same settings and weights is kept.
 
     Args:
         photos: name -> photo. Names may be nested (`subject/photo`).
     """
-    model, fits = context.model, context.out / "fits"
     choices = {kind: context.choices.get(kind) for kind in CHOICES}
     with FitProgress(context.console, len(photos), max(1, context.batch // context.samples)) as progress:
         album = Album(
-            model, fits, batch=context.batch, samples=context.samples, seed=context.seed, avatars=False,
-            on_entry=progress.on_entry, on_step=progress.on_step, **choices,
+            context.model, context.out / "fits", batch=context.batch, samples=context.samples, seed=context.seed,
+            avatars=False, on_entry=progress.on_entry, on_step=progress.on_step, **choices,
         )  # fmt: skip
-        entries = album.fit_each([Source(name, path) for name, path in photos.items()])
-    files = {entry.name: _write(context, fits, entry) for entry in entries if entry.folder}
+        return album.fit_each([Source(name, path) for name, path in photos.items()])
+
+
+def fit_meshes(context: Context, photos: Mapping[str, Path]) -> Meshes:
+    """Fit photos as `fit_photos` does, and write `out/meshes/<name>.obj`."""
+    entries = fit_photos(context, photos)
+    files = {entry.name: _write(context, entry) for entry in entries if entry.folder}
     failed = {entry.name: entry.error for entry in entries if entry.error is not None}
-    return Meshes(files, failed, model.shape_model.topology)
+    return Meshes(files, failed, context.model.shape_model.topology)
 
 
 @torch.no_grad()
-def _write(context: Context, fits: Path, entry: Entry) -> Path:
+def _write(context: Context, entry: Entry) -> Path:
     """The mesh of a fit, unless it is there and younger than the fit."""
     path = context.out / "meshes" / f"{entry.name}.obj"
-    fitted = fits / str(entry.folder)
+    fitted = context.out / "fits" / str(entry.folder)
     if not path.exists() or path.stat().st_mtime_ns < (fitted / FILE).stat().st_mtime_ns:
         model = context.model
         z = model.load_faces(fitted).require_z()

@@ -1,0 +1,184 @@
+"""evaluate.py: a benchmark is built, called and written; names, factors, mistakes; tables in three formats."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+
+from fitdiff.cli import guarded, hydra_word, run_evaluate
+from fitdiff.config import register_schemas
+from fitdiff.evaluation.benchmark import BenchmarkError, Context, Evaluation, Table
+from fitdiff.evaluation.command import evaluate_what_is_asked, scaled
+from fitdiff.evaluation.results import latex, markdown, tsv, write_evaluation
+from fitdiff.registry import config_of, load_plugins, register
+from tests.conftest import ROOT
+
+TABLE = Table(["method", "error mm"], [["ours_1", "1.2 & more"]], published=[["theirs|2", "3.4"]], title="50% of it")
+
+
+@register("benchmark", "toy")
+class Toy:
+    """Counts its calls."""
+
+    calls: list[Context]
+
+    def __init__(self, *, answer: float = 42.0, predictions: str | None = None) -> None:
+        """`answer`: to give."""
+        if answer < 0:
+            raise ValueError(f"benchmark.answer={answer}: give 0 or more")
+        self.answer, self.predictions = answer, predictions
+
+    def __call__(self, context: Context) -> Evaluation:
+        """Answer."""
+        (context.out / "kept").mkdir(parents=True, exist_ok=True)
+        Toy.seen = context
+        rows = [{"name": "a", "error": np.float32(self.answer)}, {"name": "b", "error": float("nan")}]
+        picture = np.zeros((4, 6, 3), np.uint8)
+        pictures = {"sheet": picture, "curve": Figure()}
+        return Evaluation(rows, {"error": self.answer}, {"first": TABLE, "second": TABLE}, pictures, ["a toy"])
+
+
+def composed(*words):
+    load_plugins()
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("evaluate", [hydra_word(word) for word in ("benchmark=toy", *words)])
+
+
+def evaluate(*words):
+    return evaluate_what_is_asked(composed(*words), Console(quiet=True))
+
+
+def test_everything_is_written_and_says_where_it_comes_from(tmp_path):
+    out = evaluate(f"outputs={tmp_path}", f"checkpoint={tmp_path}/my-run/model")
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "results.json", "table.md", "table.tsv", "table.tex", "second.tsv", "second.tex", "sheet.jpg", "curve.png",
+        "kept",
+    }  # fmt: skip
+    results = json.loads((out / "results.json").read_text())
+    assert results["benchmark"] == "toy"
+    assert results["rows"] == [{"name": "a", "error": 42.0}, {"name": "b", "error": None}]
+    assert results["summary"] == {"error": 42.0}
+    assert results["notes"] == ["a toy"]
+    assert results["checkpoint"] is None  # it asked for no model
+    assert results["config"]["guidance"]["mse"]["weight"] == 10
+    assert {"git", "packages", "components"} <= results["provenance"].keys()
+    assert out == tmp_path / "evaluations" / results["name"]
+    assert results["name"].startswith("toy-my-run-")
+    with Image.open(out / "sheet.jpg") as picture:
+        assert picture.size == (6, 4)
+
+
+def test_the_same_settings_are_the_same_folder_and_others_another(tmp_path):
+    base = [f"outputs={tmp_path}", f"checkpoint={tmp_path}/run/model"]
+    first = evaluate(*base)
+    assert evaluate(*base, "batch=3", "device=cpu") == first
+    others = [
+        evaluate(*base, *word.split())
+        for word in ("benchmark.answer=1", "seed=1", "guidance.mse.weight=9", "factors={mse:0}", "fitting.steps=7")
+    ]
+    assert len({first, *others}) == 6
+    assert evaluate(*base, "name=by/hand") == tmp_path / "evaluations" / "by" / "hand"
+    assert evaluate(*base, f"out={tmp_path / 'there'}") == tmp_path / "there"
+
+
+def test_what_the_command_line_leaves_open_is_the_checkpoints(tmp_path, tiny_run):
+    words = [f"outputs={tmp_path}", f"checkpoint={tiny_run / 'model'}"]
+    results = json.loads((evaluate(*words) / "results.json").read_text())
+    trained = json.loads((tiny_run / "model" / "config.json").read_text())
+    assert results["config"]["detector"] == trained["detector"]
+    assert results["config"]["renderer"] == trained["renderer"]
+    assert results["config"]["weights"] == trained["weights"]
+    context = Toy.seen
+    assert context.node("landmarks") == trained["landmarks"]
+    assert context.model.fingerprint() == context.model.fingerprint()
+    link = tmp_path / "elsewhere"
+    link.symlink_to(tiny_run / "model")
+    again = json.loads((evaluate(f"outputs={tmp_path}", f"checkpoint={link}") / "results.json").read_text())
+    assert again["config_hash"] == results["config_hash"]  # the same weights, wherever they lie
+
+
+def test_meshes_of_others_are_named_after_their_folder_and_need_no_checkpoint(tmp_path):
+    words = [f"outputs={tmp_path}", f"benchmark.predictions={tmp_path / 'their meshes'}"]
+    here, there = evaluate(*words, "checkpoint=nothing"), evaluate(*words, "checkpoint=nowhere")
+    assert here == there
+    assert here.name.startswith("toy-their_meshes-")
+
+
+def test_factors_multiply_weights_and_zero_leaves_a_term_out():
+    guidance = {"mse": {"weight": 10.0, "x": 1}, "id_cos": {"weight": 2.0}, "vgg": {"weight": 1.0}}
+    assert scaled(guidance, {"mse": 0.5, "vgg": 0}) == {"mse": {"weight": 5.0, "x": 1}, "id_cos": {"weight": 2.0}}
+    assert guidance["mse"]["weight"] == 10.0
+    for factors, message in (
+        ({"lpips": 2}, "lpips.* no such term; it has .*id_cos.*mse.*vgg"),
+        ({"mse": -1}, "mse.* not numbers of 0 or more"),
+        ({"mse": float("nan")}, "mse.* not numbers of 0 or more"),
+        ({"mse": 0, "id_cos": 0, "vgg": 0}, "leave no term"),
+    ):
+        with pytest.raises(BenchmarkError, match=message):
+            scaled(guidance, factors)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["benchmark.answer=-1"], "benchmark.answer=-1.0: give 0 or more"),
+        (["batch=0"], "batch=0: give 1 or more"),
+        (["factors={lpips: 2}"], "guidance has no such term"),
+        (["guidance=[]"], "guidance=[]: give a term"),
+        (["benchmark=people", "benchmark.methods=[magic]"], "['magic'] are unknown; choose from mean_face"),
+        (["benchmark=people", "benchmark.portraits=odd"], "give usual or hard"),
+        (["benchmark=people", "checkpoint=/nowhere/model"], "no checkpoint at /nowhere/model"),
+        (["benchmark=identity", "benchmark.pairs=a.txt"], "give that folder, too"),
+        (["benchmark=identity", "benchmark.path=/nowhere"], "benchmark.path=/nowhere: no such folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_end_with_2(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        guarded(run_evaluate)(composed(f"out={tmp_path / 'out'}", *words))
+    assert caught.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_shows_benchmarks_and_overrides():
+    done = subprocess.run([sys.executable, "evaluate.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for text in ("benchmark: identity, now, people, realy", "Common overrides", "factors=", "checkpoint="):
+        assert text in done.stdout
+
+
+def test_published_figures_are_marked_in_every_format():
+    assert markdown(TABLE) == (
+        "**50% of it**\n\n| method | error mm | figures |\n| --- | ---: | ---: |\n"
+        "| ours_1 | 1.2 & more | this run |\n| theirs\\|2 | 3.4 | as published |"
+    )
+    rows = list(csv.reader(tsv(TABLE).splitlines(), delimiter="\t"))
+    assert rows == [
+        ["method", "error mm", "figures"], ["ours_1", "1.2 & more", "this run"], ["theirs|2", "3.4", "as published"],
+    ]  # fmt: skip
+    text = latex(TABLE)
+    assert r"ours\_1 & 1.2 \& more & this run \\" in text
+    assert text.index("this run") < text.rindex(r"\midrule") < text.index("as published")
+    assert text.startswith("% 50% of it\n\\begin{tabular}{lrr}")
+    assert "figures" not in markdown(Table(["a"], [["1"]]))
+
+
+def test_a_row_of_another_length_is_refused_before_results_are_written(tmp_path):
+    evaluation = Evaluation([], {}, {"t": Table(["a", "b"], [["1"]])})
+    with pytest.raises(ValueError, match="row of 1 cells, expected 2"):
+        write_evaluation(tmp_path, evaluation, {})
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_every_benchmark_of_the_package_has_a_config():
+    for name in ("people", "identity", "realy", "now"):
+        assert config_of("benchmark", name)["_target_"]
