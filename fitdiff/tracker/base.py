@@ -107,7 +107,7 @@ class Tracker:
         return {}
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
-        """Log scalars; they may be infinite or no numbers."""
+        """Log scalars, finite ones."""
 
     def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
         """Log uint8 (H, W, 3) pictures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,8 +49,9 @@ class Trackers(Tracker):
         return {key: min(store[key] for store in stores) for key in common}
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
-        """Log the scalars that are new to a tracker."""
-        self._each(lambda name, tracker: self._new(name, scalars, step, tracker.log))
+        """Log the scalars that are new to a tracker; those that are not finite are left out, as in the run's log."""
+        finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
+        self._each(lambda name, tracker: self._new(name, finite, step, tracker.log))
 
     def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
         """Log the pictures that are new to a tracker."""

@@ -54,7 +54,8 @@ class TensorBoardTracker(Tracker):
         import trimesh
 
         mesh = trimesh.load(path, force="mesh", process=False)
-        colours = mesh.visual.to_color().vertex_colors[:, :3]
+        look = mesh.visual if mesh.visual.kind != "texture" else mesh.visual.to_color()
+        colours = look.vertex_colors[:, :3]
         vertices = np.asarray(mesh.vertices, np.float32)
         self.writer.add_mesh(
             name, vertices[None], colors=np.asarray(colours)[None], faces=mesh.faces[None], global_step=step

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fitdiff.registry import register
+from fitdiff.storage import write_json
 from fitdiff.tracker.base import Artifact, TrackedRun, Tracker, columns
 from fitdiff.tracker.several import require
 
@@ -28,7 +29,7 @@ class TrackioTracker(Tracker):
         require("trackio", "trackio")
         self.project, self.group, self.folder = project, group, folder
         self.run: Any = None
-        self._packed: dict[str, Any] = {}
+        self._store = Path()
 
     def start(self, run: TrackedRun) -> None:
         """Open the run of this name, or go on with it.
@@ -36,7 +37,8 @@ class TrackioTracker(Tracker):
         Raises:
             RuntimeError: this process uses another store already; Trackio knows one a process.
         """
-        trackio = _trackio(Path(self.folder) if self.folder else run.shared("trackio"))
+        self._store = (Path(self.folder) if self.folder else run.shared("trackio")).resolve()
+        trackio = _trackio(self._store)
         config = {**run.settings, "tags": list(run.tags), "job_type": run.job_type}
         with _quiet():
             self.run = trackio.init(
@@ -107,12 +109,15 @@ class TrackioTracker(Tracker):
         packed = trackio.Artifact(artifact.name, type=artifact.kind, metadata=about)
         for path in artifact.files():
             packed.add_reference(path.resolve().as_uri(), name=path.name)
+        if not artifact.files():  # none is refused
+            about = self._store / "descriptions" / f"{artifact.name}.json"
+            write_json(about, artifact.describe())
+            packed.add_reference(about.as_uri(), name=about.name)
         return packed
 
 
 def _trackio(folder: Path) -> Any:
     """The package, which reads its store's place from the environment when it is imported."""
-    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TRACKIO_DIR"] = str(folder)
     import trackio

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import netrc
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ class WandbTracker(Tracker):
         self._folder = run.folder
         run.folder.mkdir(parents=True, exist_ok=True)
         self._earlier = list(self._sessions(run.identifier)) if self.mode == "offline" else []
+        self._await_own_second(run.identifier)
         self.row = 1 + max((entry["_step"] for entry in self._earlier), default=-1)
         self.run = wandb.init(
             dir=str(run.folder),
@@ -165,6 +168,11 @@ class WandbTracker(Tracker):
                 self._defined.add(name)
             self.run.log({**own, axis: step}, step=self.row, commit=True)
             self.row += 1
+
+    def _await_own_second(self, identifier: str) -> None:
+        """W&B names a session's folder by the second, and two in one second would write one file."""
+        while list(self._folder.glob(f"wandb/*run-{datetime.now():%Y%m%d_%H%M%S}-{identifier}")):
+            time.sleep(0.05)
 
     def _sessions(self, identifier: str) -> Iterator[dict[str, Any]]:
         """What earlier offline sessions logged."""

@@ -35,7 +35,14 @@ def history(path: Path) -> Iterator[dict[str, Any]]:
     """What was logged: one dict a call, with W&B's own `_step`."""
     for record in records(path):
         if record.WhichOneof("record_type") == "history":
-            yield {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            entry: dict[str, Any] = {}
+            for item in record.history.item:
+                *outer, name = item.nested_key or [item.key]
+                inner = entry
+                for key in outer:
+                    inner = inner.setdefault(key, {})
+                inner[name] = json.loads(item.value_json)
+            yield entry
 
 
 def _frames(path: Path) -> Iterator[bytes]:
