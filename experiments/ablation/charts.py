@@ -57,12 +57,14 @@ def _difference(axis: Axes, place: int, ours: NDArray, theirs: NDArray, metric: 
         axis.plot(each, [place + 0.25] * len(each), "o", markersize=3.5, fillstyle="none", color="#777777")
 
 
-def curve_chart(curves: Curves, metrics: Sequence[str], setting: str, mark: float | None = None) -> Figure:
+def curve_chart(
+    curves: Curves, metrics: Sequence[str], setting: str, mark: float | None = None, title: str = ""
+) -> Figure:
     """A panel a metric, a curve a label: means with intervals over a setting on a logarithmic axis; 0 stands left, as
     `off`.
 
     Args:
-        mark: the default of the setting, drawn as a line.
+        mark: the default of the setting, drawn as a line. title: what the values are.
     """
     figure = Figure((0.6 + 3.3 * len(metrics), 3.6), layout="constrained")
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
@@ -79,6 +81,7 @@ def curve_chart(curves: Curves, metrics: Sequence[str], setting: str, mark: floa
         axis.set_xlabel(setting, fontsize=9)
         axis.grid(alpha=0.3)
     axes[-1].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

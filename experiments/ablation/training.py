@@ -8,16 +8,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.ablation.charts import difference_chart
 from experiments.ablation.grid import Job, composed, evaluated, jobs_of, plain_config
+from experiments.ablation.publish import publish
 from experiments.ablation.scores import Scores, stack_scores
 from experiments.ablation.tables import difference_table, mean_table
-from experiments.report import replace_generated, save_chart
 from fitdiff.config import config_hash
-from fitdiff.storage import write_atomically
 
 METRICS = ("frontal_id_centred", "novel_id_centred", "shape_mm", "diffuse_db")
 PARTS = {"samples": "unguided", "fits": "fit"}
@@ -125,14 +123,3 @@ class Study:
 def checkpoint_of(job: Job) -> Path:
     """Where train.py puts a run's model."""
     return Path(job.config.outputs) / job.config.name / "model"
-
-
-def publish(folder: Path, out: Path, text: str, charts: Mapping[str, Figure], also_readme: bool) -> None:
-    """Write table and charts to `out`, and, if asked, into an experiment's README and pictures."""
-    write_atomically(out / "table.md", text.encode())
-    for name, figure in charts.items():
-        save_chart(figure, out / f"{name}.png")
-        if also_readme:
-            save_chart(figure, folder / "pictures" / f"{name}.png")
-    if also_readme:
-        replace_generated(folder / "README.md", text)

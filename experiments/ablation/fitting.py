@@ -1,0 +1,91 @@
+"""Experiments on fitting: every job of a grid is one evaluation of the same people under other settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from experiments.ablation.charts import Curves, curve_chart
+from experiments.ablation.grid import Job, evaluated, jobs_of
+from experiments.ablation.scores import Scores, stack_scores
+from experiments.ablation.tables import difference_table, mean_table
+from fitdiff.config import config_hash
+
+METRICS = ("novel_id_centred", "frontal_id_centred", "shape_mm", "diffuse_db")
+
+
+@dataclass
+class Options:
+    """What the command line sets."""
+
+    outputs: str = "outputs"  # where evaluate.py writes its results
+    checkpoint: str = "outputs/fitdiff-laptop/model"  # what train.py wrote
+    n: int = 16  # held-out people
+    batch: int = 8  # fits at once
+    device: str = "auto"
+    publish: bool = False  # also write into the experiment's README
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job stands in a chart: its curves (several, if it is a point of all), its setting, its name in tables."""
+
+    curves: tuple[str, ...]
+    setting: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An experiment of `evaluate.py`.
+
+    Attributes:
+        experiment: its name in `conf/experiment`. title: of its section. axis: what the charts' horizontal axis is.
+        place: of each job. baseline: label of the job that the others are compared with, whose setting is marked.
+    """
+
+    experiment: str
+    title: str
+    axis: str
+    place: Callable[[Job], Place]
+    baseline: str
+
+    def measure(self, options: Any, console: Console) -> tuple[str, Figure, list[str]]:
+        """Evaluate what is not evaluated yet; tables as Markdown, the chart, and the hashes of all results."""
+        words = [f"experiment={self.experiment}", f"checkpoint={options.checkpoint}", f"outputs={options.outputs}"]
+        words += [f"benchmark.n={options.n}", f"batch={options.batch}", f"device={options.device}"]
+        jobs = jobs_of("evaluate", words)
+        results = {self.place(job): evaluated(job.config, console) for job in jobs}
+        scores = stack_scores({place.label: [result["rows"]] for place, result in results.items()}, METRICS)
+        return self.tables(scores), self.chart(list(results), scores), [r["config_hash"] for r in results.values()]
+
+    def tables(self, scores: Scores) -> str:
+        """Means, and differences from the baseline."""
+        people = next(iter(scores[self.baseline].values())).shape[1]
+        title = f"### {self.title}; {people} held-out people whose faces were found"
+        return "\n\n".join([title, mean_table(scores, METRICS), difference_table(scores, self.baseline, METRICS)])
+
+    def chart(self, places: list[Place], scores: Scores) -> Figure:
+        """Paired differences from the baseline over the setting: their intervals are those of the comparison."""
+        curves: Curves = defaultdict(dict)
+        for place in places:
+            for curve in place.curves:
+                curves[curve][place.setting] = {
+                    metric: values - scores[self.baseline][metric] for metric, values in scores[place.label].items()
+                }
+        (mark,) = (place.setting for place in places if place.label == self.baseline)
+        return curve_chart(curves, METRICS, self.axis, mark, f"difference from {self.baseline}, 95% intervals")
+
+
+def facts(module: str, options: Any, hashes: list[str]) -> str:
+    """Date, command, and the hash of everything that decides the figures."""
+    return (
+        f"Date: {date.today()}. Settings: {config_hash(*sorted(hashes))}. Command: `python -m experiments.{module} n="
+        f"{options.n} publish=true`, of the laptop checkpoint. Brackets hold 95% intervals of a bootstrap over people."
+    )

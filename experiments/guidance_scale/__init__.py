@@ -1,0 +1,1 @@
+"""How far should a guided step go, and how many are worth their time?"""

@@ -1,0 +1,1 @@
+"""What is each lambda of G worth?"""
