@@ -1,7 +1,7 @@
-"""What the documentation tells its readers to type: every command line of README and docs, and what it says it needs.
+"""What the documentation tells its readers to type: every command line of README and docs, and what each says it needs.
 
-A fenced `bash` block is read line by line. What cannot run here is marked, for a block by `<!-- needs: gpu -->` on the line
-before it, for a line by a comment that ends with `(needs: gpu)`. Inline code that starts as a command counts, too, unless
+A fenced `bash` block is read line by line. What cannot run here is marked: a block by `<!-- needs: gpu -->` on the line
+before it, a line by a comment that ends with `(needs: gpu)`. Inline code that starts as a command counts, too, unless
 it holds a placeholder.
 """
 
@@ -30,8 +30,8 @@ class Command:
     """A line that a reader may type.
 
     Attributes:
-        page: relative to the root. line: from 1. text: as it stands, continuations joined. words: split as a shell does.
-        needs: what it is said to need; None: nothing, so that it runs here.
+        page: relative to the root. line: from 1. text: as it stands, continuations joined.
+        words: split as a shell does. needs: what it is said to need; None: nothing, so that it runs here.
     """
 
     page: str
@@ -87,7 +87,9 @@ def commands(path: Path) -> Iterator[Command]:
         if not PLACEHOLDER.search(text):
             line = prose[: match.start()].count("\n") + 1
             words = shlex.split(text)
-            yield Command(_name(path), line, text, tuple(words if words[0] in ("python", "make") else ["python", *words]))
+            yield Command(
+                _name(path), line, text, tuple(words if words[0] in ("python", "make") else ["python", *words])
+            )
 
 
 def _of_block(block: Block) -> Iterator[Command]:
