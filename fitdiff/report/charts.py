@@ -93,8 +93,7 @@ def charts(groups: Sequence[Group]) -> list[Chart]:
 
 
 def _has_owner(key: str, metrics: Sequence[str]) -> bool:
-    known = baseline_of(key)
-    return known is not None and known[0] in metrics
+    return (known := baseline_of(key)) is not None and known[0] in metrics
 
 
 def _chart(key: str, groups: Sequence[Group], metrics: Sequence[str]) -> Iterator[Chart]:

@@ -129,7 +129,7 @@ def _name(runs: Sequence[Run]) -> str:
         return names[0]
     alike = zip(*names, strict=False)
     common = "".join(letters[0] for letters in itertools.takewhile(lambda letters: len(set(letters)) == 1, alike))
-    common = re.sub(r"[-_/.]*(s|seed)?[-_=]?$", "", re.sub(r"\d+$", "", common))
+    common = re.sub(r"([-_/.](s|seed))?[-_/.=]*$", "", re.sub(r"\d+$", "", common), count=1)
     return common or _listed(runs)
 
 

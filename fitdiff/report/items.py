@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from fitdiff.evaluation.statistics import VERDICTS, bootstrap_over_seeds, paired_bootstrap
 from fitdiff.report.groups import Group
-from fitdiff.report.metrics import higher_is_better, readable
+from fitdiff.report.metrics import by_importance, higher_is_better, hint, readable
 from fitdiff.report.runs import Run, number
-from fitdiff.report.tables import Cell, Column, Row, Table
+from fitdiff.report.tables import Cell, Column, Row, Table, metric_column
 
 MOST_CELLS = 20_000
 """Of all item tables of a benchmark together; beyond it, items are left out, and the page says how many."""
 
 
 def item_metrics(groups: Sequence[Group]) -> list[str]:
-    """Names under which some item has a number, in the order of their first appearance."""
+    """Names under which some item has a number."""
     rows = [row for group in groups for run in group.runs for row in run.rows]
-    return list(dict.fromkeys(key for row in rows for key, value in row.items() if number(value) is not None))
+    return by_importance(dict.fromkeys(key for row in rows for key, value in row.items() if number(value) is not None))
 
 
 def item_names(groups: Sequence[Group]) -> list[str]:
@@ -42,7 +42,7 @@ def paired_table(groups: Sequence[Group], base: Group) -> Table:
     """Each group minus the base on the items that both have, with bootstrap intervals over items and seeds."""
     metrics, names = item_metrics(groups), item_names(groups)
     values = {(g.index, key): item_values(g, key, names) for g in groups for key in metrics}
-    columns = [Column("run", numeric=False), Column("items")] + [Column(key, hint=_hint(key)) for key in metrics]
+    columns = [Column("run", numeric=False), Column("items")] + [metric_column(key, metrics) for key in metrics]
     rows = []
     for group in groups:
         if group is base:
@@ -72,21 +72,22 @@ def item_tables(groups: Sequence[Group], base: Group) -> list[Table]:
     metrics, names = item_metrics(groups), item_names(groups)
     most = max(10, MOST_CELLS // max(1, len(metrics) * len(groups)))
     if len(groups) == 1:
-        series = [(key, key, item_values(groups[0], key, names)) for key in metrics]
+        series = [(metric_column(key, metrics), item_values(groups[0], key, names)) for key in metrics]
         return [_items("Every item", names[:most], series, len(names))] if metrics else []
     ordered = [base, *(group for group in groups if group is not base)]
-    return [
-        _items(key, names[:most], [(group.name, key, item_values(group, key, names)) for group in ordered], len(names))
-        for key in metrics
-    ]
+    made = []
+    for key in metrics:
+        series = [(Column(group.name, hint=hint(key)), item_values(group, key, names)) for group in ordered]
+        made.append(_items(key, names[:most], series, len(names)))
+    return made
 
 
-def _items(caption: str, names: Sequence[str], series: Sequence[tuple[str, str, NDArray]], total: int) -> Table:
-    """A table of items by (heading, metric, (seeds, items) numbers); the last line is the mean of all items."""
-    columns = [Column("item", numeric=False), *(Column(heading, hint=_hint(key)) for heading, key, _ in series)]
-    means = [_seed_mean(values) for _, _, values in series]
+def _items(caption: str, names: Sequence[str], series: Sequence[tuple[Column, NDArray]], total: int) -> Table:
+    """A table of items by (column, (seeds, items) numbers); the last line is the mean of all items."""
+    columns = [Column("item", numeric=False), *(column for column, _ in series)]
+    means = [_seed_mean(values) for _, values in series]
     rows = [Row([Cell(name), *(_number_cell(mean[i]) for mean in means)]) for i, name in enumerate(names)]
-    footer = [Cell(f"mean of {total}"), *(_mean_cell(values) for _, _, values in series)]
+    footer = [Cell(f"mean of {total}"), *(_mean_cell(values) for _, values in series)]
     note = f"The first {len(names)} of {total} items; the mean is of all." if len(names) < total else ""
     return Table(caption, columns, rows, note=note, footer=footer)
 
@@ -104,8 +105,3 @@ def _mean_cell(values_SN: NDArray) -> Cell:
 
 def _number_cell(value: float) -> Cell:
     return Cell(readable(float(value)), float(value)) if np.isfinite(value) else Cell("–")
-
-
-def _hint(metric: str) -> str:
-    better = higher_is_better(metric)
-    return "" if better is None else "higher is better" if better else "lower is better"

@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-HIGHER = re.compile(r"psnr|ssim|cosine|similarity|accuracy|codes_in|perplexity|(^|_)(tar|auc|iou)(_|$|@)")
+from fitdiff.evaluation.metrics import METRICS
+
+HIGHER = re.compile(
+    r"psnr|ssim|cosine|similarity|accuracy|codes_in|perplexity|_db$|_id(_centred)?$|(^|_)(tar|auc|iou)(_|$|@)"
+)
 LOWER = re.compile(r"loss|error|lpips|distance|rmse|nmse|(^|_)(mm|mse|mae|fid|seconds|median|failed|missing)(_|$)")
+"""Of names that `evaluation.metrics.METRICS` does not have: what other benchmarks and stages call their numbers."""
 
 BASELINE = re.compile(r"(.+?)_(mean_face|mean_map|pca|predicting_nothing)$")
 """`psnr_diffuse_pca` says what PCA reaches in `psnr_diffuse`: nothing that a run can be good at."""
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """Whether a run with more of it is the better one; None where the name does not tell."""
-    name = metric.rpartition("/")[2].lower()
-    if BASELINE.fullmatch(name):
-        return None
-    if LOWER.search(name):
+    """Whether a run with more of it is the better one; None where the name does not tell.
+
+    Args:
+        metric: a name, alone, or with what it is of: `diffusion/shape_mm`, `unguided/shape_mm`, `median_mm/selfie`.
+    """
+    known = (_sense(name) for name in reversed(metric.split("/")) if not BASELINE.fullmatch(name))
+    return next((sense for sense in known if sense is not None), None)
+
+
+def hint(metric: str) -> str:
+    """`higher_is_better` in words; nothing where the name does not tell."""
+    return {True: "higher is better", False: "lower is better", None: ""}[higher_is_better(metric)]
+
+
+def _sense(name: str) -> bool | None:
+    if name in METRICS:
+        return METRICS[name][2]
+    if LOWER.search(name.lower()):
         return False
-    return True if HIGHER.search(name) else None
+    return True if HIGHER.search(name.lower()) else None
 
 
 def baseline_of(metric: str) -> tuple[str, str] | None:
     """`("psnr_diffuse", "pca")` of `psnr_diffuse_pca`; None for what is no baseline."""
     match = BASELINE.fullmatch(metric)
     return (match[1], match[2].replace("_", " ")) if match else None
+
+
+def is_reference(metric: str, metrics: Collection[str]) -> bool:
+    """Whether it says what another of the metrics is to be measured against: a baseline, or another method's number,
+    as `mean_face/shape_mm` is beside `shape_mm`."""
+    known, (_, _, bare) = baseline_of(metric), metric.partition("/")
+    return (known is not None and known[0] in metrics) or bare in metrics
 
 
 def readable(value: float | None) -> str:
@@ -43,6 +68,14 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def by_importance(metrics: Iterable[str]) -> list[str]:
+    """Of an evaluation: those of `METRICS` in its order, then others as they come, references last."""
+    metrics = list(metrics)
+    order = {name: place for place, name in enumerate(METRICS)}
+    names = {metric: metric.rpartition("/")[2] for metric in metrics}
+    return sorted(metrics, key=lambda key: (is_reference(key, metrics), order.get(names[key], len(order))))
 
 
 def later_stages_first(metrics: Iterable[str]) -> list[str]:

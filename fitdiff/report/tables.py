@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from fitdiff.report.groups import Estimate, Group
-from fitdiff.report.metrics import baseline_of, duration, higher_is_better, later_stages_first, readable
+from fitdiff.report.metrics import (
+    by_importance,
+    duration,
+    higher_is_better,
+    hint,
+    is_reference,
+    later_stages_first,
+    readable,
+)
 from fitdiff.report.runs import TRAINING, Run
 
 
@@ -58,10 +66,12 @@ def overview(groups: Sequence[Group]) -> Table:
     metrics = list(dict.fromkeys(key for group in groups for run in group.runs for key in run.numbers))
     if kind == TRAINING:
         metrics = [key for key in later_stages_first(metrics) if not key.endswith("/seconds")]
+    else:
+        metrics = by_importance(metrics)
     estimates = {key: [group.estimate(key) for group in groups] for key in metrics}
     shared = {key for key in metrics if len(groups) > 1 and _all_equal(estimates[key])}
     told = [key for key in metrics if key not in shared]
-    columns = [_column(key, metrics) for key in told]
+    columns = [metric_column(key, metrics, staged=kind == TRAINING) for key in told]
     marks = {key: _best(estimates[key], higher_is_better(key)) for key in told}
     rows = [
         Row(
@@ -123,12 +133,10 @@ def _head(group: Group) -> list[Cell]:
     ]
 
 
-def _column(key: str, metrics: Sequence[str]) -> Column:
-    stage, _, name = key.rpartition("/")
-    better = higher_is_better(key)
-    hint = "" if better is None else "higher is better" if better else "lower is better"
-    known = baseline_of(key)
-    return Column(name, stage, minor=bool(known and known[0] in metrics), hint=hint)
+def metric_column(key: str, metrics: Collection[str], staged: bool = False) -> Column:
+    """Column of a metric among others; `staged` names have the stage before them."""
+    stage, _, name = key.partition("/") if staged else ("", "", key)
+    return Column(name, stage, minor=is_reference(key, metrics), hint=hint(key))
 
 
 def _all_equal(estimates: Sequence[Estimate | None]) -> bool:

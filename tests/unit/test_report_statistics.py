@@ -12,7 +12,7 @@ from fitdiff.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, charts
 from fitdiff.report.differences import setting_tree
 from fitdiff.report.groups import find_base, group_runs, over_seeds
 from fitdiff.report.items import item_tables, item_values, paired_table
-from fitdiff.report.metrics import baseline_of, duration, higher_is_better, readable
+from fitdiff.report.metrics import baseline_of, by_importance, duration, higher_is_better, is_reference, readable
 from fitdiff.report.runs import TRAINING, Curve, Number
 from fitdiff.report.tables import overview
 from tests.unit.report_runs import evaluation, training
@@ -48,6 +48,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group():
     ]  # fmt: skip
     estimate = groups[0].estimate("diffusion/shape_mm")
     assert (estimate.mean, estimate.n) == (1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "common"),
+    [
+        (("cross-0", "cross-1"), "cross"),
+        (("a/s0", "a/s1"), "a"),
+        (("x-seed=1", "x-seed=2"), "x"),
+        (("p", "q"), "p and 1 more"),
+    ],
+)
+def test_what_names_of_a_group_have_in_common(names, common):
+    assert [group.name for group in group_runs([run_of(name, c=1) for name in names])] == [common]
 
 
 def test_groups_of_the_same_common_name_are_told_apart():
@@ -93,10 +106,18 @@ def test_the_best_is_marked_by_the_metrics_own_sense():
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [("diffusion/noise_loss", False), ("id_cosine", True), ("psnr_diffuse_pca", None), ("shape_mm_mean_face", None),
-     ("median", False), ("tar@0.01", True), ("learning_rate", None), ("unguided/shape_mm", False), ("star", None)],
+     ("median", False), ("tar@0.01", True), ("learning_rate", None), ("unguided/shape_mm", False),
+     ("median_mm/selfie", False), ("diffuse_db", True), ("novel_id_centred", True), ("true_landmarks", False), ("star", None)],
 )  # fmt: skip
 def test_which_way_is_better(metric, expected):
     assert higher_is_better(metric) is expected
+
+
+def test_references_come_last_and_the_projects_own_metrics_in_its_order():
+    metrics = ["mean_face/shape_mm", "odd", "shape_mm", "novel_id"]
+    assert by_importance(metrics) == ["novel_id", "shape_mm", "odd", "mean_face/shape_mm"]
+    assert is_reference("psnr_diffuse_pca", ["psnr_diffuse"])
+    assert not is_reference("median_mm/selfie", ["median_mm", "median_mm/selfie"])
 
 
 def test_words():
