@@ -18,6 +18,8 @@ from fitdiff.evaluation.benchmark import BenchmarkError, Context
 from fitdiff.evaluation.results import markdown, write_evaluation
 from fitdiff.registry import build, name_of
 from fitdiff.storage import read_json
+from fitdiff.tracker import Trackers, build_trackers
+from fitdiff.tracker.runs import describe_run, log_evaluation
 from fitdiff.training.provenance import provenance
 
 GROUPS = ("sampler", "guidance", "fitting", "detector", "landmarks")
@@ -35,6 +37,7 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
     began = time.monotonic()
     _check_options(config)
     benchmark = build(config.benchmark, "benchmark")
+    trackers = build_trackers(config.tracker)
     asked = settings(config)
     name, out = place_of(config, asked)
     loaded: list[Any] = []
@@ -53,17 +56,27 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": {**asked, "checkpoint": config.checkpoint},
         "config_hash": config_hash(asked),
-        "checkpoint": {"path": config.checkpoint, **asked["weights"]} if loaded else None,
+        "checkpoint": config.checkpoint if loaded else None,
         "provenance": {k: v for k, v in provenance("", loaded[0].versions if loaded else {}, 1).items() if k != "data"},
         "seconds": round(time.monotonic() - began, 1),
     }
     write_evaluation(out, evaluation, about)
+    _track(trackers, out, about, Path(config.outputs))
     for table in list(evaluation.tables.values())[:1]:
         console.print(Markdown(markdown(table)))
     for note in evaluation.notes:
         _say(console, f"note: {note}")
     _say(console, f"results: {out} (results.json, table.md, .tsv, .tex, pictures)")
     return out
+
+
+def _track(trackers: Trackers, out: Path, about: Mapping[str, Any], outputs: Path) -> None:
+    """Show the results in the dashboards that were chosen."""
+    if trackers:
+        run = describe_run(out, about["name"], about["config"], about["provenance"], "evaluate", outputs)
+        trackers.start(run)
+        log_evaluation(trackers, out)
+        trackers.finish()
 
 
 def settings(config: DictConfig) -> dict[str, Any]:

@@ -106,6 +106,17 @@ def test_what_the_command_line_leaves_open_is_the_checkpoints(tmp_path, tiny_run
     assert again["config_hash"] == results["config_hash"]  # the same weights, wherever they lie
 
 
+def test_results_reach_the_tracker(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = evaluate(f"outputs={tmp_path}", f"checkpoint={tmp_path}/run/model", "tracker=tensorboard")
+    (events,) = tmp_path.rglob("events.out.*")
+    reader = EventAccumulator(str(events))
+    reader.Reload()
+    assert [event.value for event in reader.Scalars("toy/error")] == [42.0]
+    assert (out / "results.json").exists()
+
+
 def test_meshes_of_others_are_named_after_their_folder_and_need_no_checkpoint(tmp_path):
     words = [f"outputs={tmp_path}", f"benchmark.predictions={tmp_path / 'their meshes'}"]
     here, there = evaluate(*words, "checkpoint=nothing"), evaluate(*words, "checkpoint=nowhere")
