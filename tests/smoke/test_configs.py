@@ -1,12 +1,10 @@
-"""Every scale, experiment and sweep row composes, and the networks of every scale build."""
+"""Every scale and experiment composes, and the networks of every scale build."""
 
-import itertools
 import re
 import sys
 
 import pytest
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 
 from experiments.ablation.grid import jobs_of
@@ -91,19 +89,6 @@ def test_every_evaluation_experiment_composes_and_builds(name):
         scaled(plain(job.config.guidance), plain(job.config.factors))
         build(job.config.fitting, "fitting")
     assert callable(build(jobs[0].config.benchmark, "benchmark"))
-
-
-def sweep_rows():
-    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
-        parameters = yaml.safe_load(path.read_text())["parameters"]
-        values = [p.get("values", [p.get("value", p.get("min"))]) for p in parameters.values()]
-        for row in itertools.product(*values):
-            yield pytest.param([f"{k}={v}" for k, v in zip(parameters, row, strict=True)], id=f"{path.stem}-{row}")
-
-
-@pytest.mark.parametrize("row", list(sweep_rows()))
-def test_every_sweep_row_composes(row):
-    assert composed(*row).name == "test"
 
 
 @pytest.mark.parametrize(
