@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import igl
@@ -36,6 +36,7 @@ from fitdiff.storage import link_or_copy, write_atomically, write_json
 from fitdiff.types import Topology
 
 TOPOLOGY = "anny_face"
+WORN = replace(CLEAN, bust=1.0)
 FRONTAL = Portraits(yaw=4, pitch=4, roll=2, wide=0, expressive=0)
 SIDE = Portraits(wide=1, widest=50, expressive=0)
 MAPS = 256
@@ -67,8 +68,8 @@ def write_folder(options: Options, console: Console) -> Path:
     identity = build(config_of("identity", "dlib"), "identity")
     renderer = build(config_of("renderer", "torch"), "renderer", topology=shape_model.topology)
     parts = (shape_model, identity, renderer, MAPS, options.size)
-    makers = [PeopleMaker(*parts, 1, options.seed, FRONTAL, CLEAN)]
-    makers += [PeopleMaker(*parts, options.side, options.seed, SIDE, CLEAN)] if options.side else []
+    makers = [PeopleMaker(*parts, 1, options.seed, FRONTAL, WORN)]
+    makers += [PeopleMaker(*parts, options.side, options.seed, SIDE, WORN)] if options.side else []
     mean, faces = shape_model.mean.double().numpy(), shape_model.topology.faces.numpy()
     keypoints = write_template(out / "data", shape_model.topology, mean)
     regions, scales = region_faces(shape_model.topology, mean), []
