@@ -287,7 +287,7 @@ class Pipeline:
                 table.add_row(stage, key, f"{value:.4g}" if isinstance(value, float) else str(value))
         self.console.print(table)
         self.console.print(
-            f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {self.run_dir.parent / 'stages'}"
+            f"results: [bold]{self.run_dir}[/] (metrics.json, model/); stages: {Path(self.config.outputs) / 'stages'}"
         )
 
 
