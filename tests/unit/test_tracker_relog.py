@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fitdiff.storage import CheckpointError
+from fitdiff.tracker import Trackers
+from fitdiff.tracker.relog import find_runs, relog
+from tests.unit.test_tracker import Recorder
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two finished trainings of an experiment that share the autoencoder, and an evaluation."""
+    for stage in ("autoencoder-1", "diffusion-2", "diffusion-3"):
+        folder = tmp_path / "stages" / stage
+        (folder / "previews").mkdir(parents=True)
+        lines = [{"step": 5, "loss": 0.5}, {"step": 10, "loss": None, "rate": 2.0}]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for step in (5, 10):
+            Image.new("RGB", (2, 2), (step, 0, 0)).save(folder / "previews" / f"all-samples-{step:08d}.png")
+        (folder / "config.json").write_text(f'{{"seed": {stage[-1]}, "name": "any"}}')
+        (folder / "result.json").write_text("{}")
+    for name, last in (("one-s0", "diffusion-2"), ("two-s0", "diffusion-3")):
+        folder = tmp_path / "ablation" / name
+        folder.mkdir(parents=True)
+        stages = {"autoencoder": "../../stages/autoencoder-1", "diffusion": f"../../stages/{last}"}
+        (folder / "stages.json").write_text(json.dumps(stages))
+    folder = tmp_path / "evaluations" / "people-1"
+    folder.mkdir(parents=True)
+    results = {"benchmark": "people", "name": "people-1", "config": {"seed": 0}, "summary": {"mm": 2.0}, "rows": []}
+    (folder / "results.json").write_text(json.dumps(results))
+    return tmp_path
+
+
+def test_runs_are_found_wherever_they_lie(outputs):
+    one, two, people = (outputs / name for name in ("ablation/one-s0", "ablation/two-s0", "evaluations/people-1"))
+    assert sorted(find_runs(f"{outputs}/*")) == [one, two, people]
+    assert find_runs([f"{outputs}/ablation/one*", str(one)]) == [one]
+    with pytest.raises(FileNotFoundError, match=r"no folder with stages.json \(of train.py\)"):
+        find_runs(f"{outputs}/nothing*")
+
+
+def test_a_training_is_shown_from_its_own_files(outputs):
+    store = Recorder()
+    run = relog(outputs / "ablation" / "two-s0", store, ["diffusion"])
+    assert (run.name, run.compared_with, run.config["seed"]) == ("ablation/two-s0", "ablation", 3)
+    assert run.shared("trackio").parent == outputs.resolve() / "dashboards"
+    assert store.of("log") == [({"diffusion/loss": 0.5}, 5), ({"diffusion/rate": 2.0}, 10)]
+    pictures = store.of("log_images")
+    assert [step for _, step in pictures] == [5, 10]
+    for images, step in pictures:
+        np.testing.assert_array_equal(images["diffusion/all-samples"], np.full((2, 2, 3), (step, 0, 0)))
+    lineage = {made.name: [used.name for used in uses] for made, uses in store.of("log_artifact")}
+    assert lineage == {"autoencoder-1": [], "diffusion-3": ["autoencoder-1"]}
+    assert store.calls[0][0] == "start"
+    assert store.calls[-1][0] == "finish"
+
+
+def test_an_evaluation_is_shown_too(outputs):
+    store = Recorder()
+    run = relog(outputs / "evaluations" / "people-1", store, [])
+    assert (run.name, run.job_type, run.tags) == ("evaluations/people-1", "evaluate", ("people",))
+    assert store.of("log") == [({"people/mm": 2.0}, 0)]
+
+
+def test_what_a_store_has_is_not_sent_again(outputs):
+    store = Recorder(diffusion__loss=5, autoencoder__loss=5)
+    relog(outputs / "ablation" / "one-s0", Trackers({"store": store}), ["autoencoder", "diffusion"])
+    assert store.of("log") == [({"autoencoder/rate": 2.0}, 10), ({"diffusion/rate": 2.0}, 10)]
+
+
+@pytest.mark.parametrize(("file", "content"), [("stages.json", "{"), ("results.json", "{}")])
+def test_a_broken_run_is_named(tmp_path, file, content):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}: not a whole run"):
+        relog(tmp_path, Recorder(), [])
