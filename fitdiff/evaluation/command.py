@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markdown import Markdown
@@ -56,6 +59,7 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": {**asked, "checkpoint": config.checkpoint},
         "config_hash": config_hash(asked),
+        "command": _command_line(),
         "checkpoint": config.checkpoint if loaded else None,
         "provenance": {k: v for k, v in provenance("", loaded[0].versions if loaded else {}, 1).items() if k != "data"},
         "seconds": round(time.monotonic() - began, 1),
@@ -77,6 +81,15 @@ def _track(trackers: Trackers, out: Path, about: Mapping[str, Any], outputs: Pat
         trackers.start(run)
         log_evaluation(trackers, out)
         trackers.finish()
+
+
+def _command_line() -> str | None:
+    """What runs this evaluation again, by itself where it is one of a grid; None where Hydra composed nothing."""
+    if not HydraConfig.initialized():
+        return None
+    hydra = HydraConfig.get()
+    alone = ["hydra.mode=RUN"] if hydra.mode == RunMode.MULTIRUN else []
+    return shlex.join(["python", f"{hydra.job.name}.py", *hydra.overrides.task, *alone])
 
 
 def settings(config: DictConfig) -> dict[str, Any]:
