@@ -61,7 +61,7 @@ class Grid:
         words = [f"experiment={self.experiment}", f"checkpoint={options.checkpoint}", f"outputs={options.outputs}"]
         words += [f"benchmark.n={options.n}", f"batch={options.batch}", f"device={options.device}"]
         jobs = jobs_of("evaluate", words)
-        results = {self.place(job): evaluated(job.config, console) for job in jobs}
+        results = {self.place(job): evaluated(job.composed, console) for job in jobs}
         scores = stack_scores({place.label: [result["rows"]] for place, result in results.items()}, METRICS)
         return self.tables(scores), self.chart(list(results), scores), [r["config_hash"] for r in results.values()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @dataclass(frozen=True)
 class Job:
-    """One of a grid: the values that it alone has, as they are written in overrides, and its config."""
+    """One of a grid: the values that it alone has, as they are written in overrides, and what Hydra composes of it."""
 
     values: dict[str, str]
-    config: DictConfig
+    composed: DictConfig
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """As the entry point gets it."""
+        return plain_config(self.composed)
 
 
 def jobs_of(primary: str, overrides: Sequence[str]) -> list[Job]:
@@ -54,12 +60,12 @@ def _choices(parser: OverridesParser, text: str) -> list[str]:
 
 def _job(primary: str, overrides: Sequence[str], values: dict[str, str]) -> Job:
     config = composed(primary, [*overrides, *(f"{key}={value}" for key, value in values.items())])
-    return Job({key.lstrip("+"): value for key, value in values.items()}, plain_config(config))
+    return Job({key.lstrip("+"): value for key, value in values.items()}, config)
 
 
 def plain_config(config: DictConfig) -> DictConfig:
-    """As an entry point gets it: resolved, without Hydra's own part."""
-    HydraConfig.instance().set_config(config)  # names of runs hold ${hydra:...}
+    """As an entry point gets it: resolved, without Hydra's own part, which is kept where Hydra would keep it."""
+    HydraConfig.instance().set_config(config)  # names of runs hold ${hydra:...}; results hold the command line
     own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     return OmegaConf.create(OmegaConf.to_container(own, resolve=True))
 
@@ -73,18 +79,22 @@ def composed(primary: str, overrides: Sequence[str]) -> DictConfig:
     load_plugins()
     register_schemas()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), job_name=primary, version_base="1.3"):
             return compose(primary, [hydra_word(word) for word in overrides], return_hydra_config=True)
     except HydraException as error:
         raise ValueError(f"{primary}.py {' '.join(overrides)}: {' '.join(str(error).split())}") from error
 
 
-def evaluated(config: DictConfig, console: Console) -> dict[str, Any]:
-    """What `evaluate.py` finds under a config: read where it is there, be it of a run of another name, else measured.
+def evaluated(asked: DictConfig, console: Console) -> dict[str, Any]:
+    """What `evaluate.py` finds: read where it is there, be it of a run of another name, else measured.
+
+    Args:
+        asked: what `composed` gives.
 
     Raises:
         BenchmarkError, FileNotFoundError: see `evaluate_what_is_asked`.
     """
+    config = plain_config(asked)
     there = _found(config)
     return there if there is not None else read_results(evaluate_what_is_asked(config, console) / "results.json")
 

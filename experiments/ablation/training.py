@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.ablation.charts import difference_chart
-from experiments.ablation.grid import Job, composed, evaluated, jobs_of, plain_config
+from experiments.ablation.grid import Job, composed, evaluated, jobs_of
 from experiments.ablation.publish import publish
 from experiments.ablation.scores import Scores, stack_scores
 from experiments.ablation.tables import difference_table, mean_table
@@ -91,8 +91,8 @@ class Study:
         for job in jobs:
             words = [f"checkpoint={checkpoint_of(job)}", f"outputs={options.outputs}", f"device={options.device}"]
             words += [f"benchmark.n={n}", f"benchmark.methods=[{PARTS[part]}]", f"batch={options.batch}"]
-            config = plain_config(composed("evaluate", ["benchmark=people", *words]))
-            found[self.labels[job.values[self.key]]].append(evaluated(config, console))
+            asked = composed("evaluate", ["benchmark=people", *words])
+            found[self.labels[job.values[self.key]]].append(evaluated(asked, console))
         return found
 
     def facts(self, options: Any, results: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.ablation.grid import composed, evaluated, plain_config
+from experiments.ablation.grid import composed, evaluated
 from experiments.ablation.publish import publish
 from experiments.realy.chart import region_chart
 from experiments.report import markdown_table
@@ -50,7 +50,7 @@ def write(options: Any, console: Console) -> None:
     words = ["experiment=realy", f"benchmark.path={folder}", f"outputs={options.outputs}", f"batch={options.batch}"]
     words += [f"checkpoint={options.checkpoint}", f"device={options.device}"]
     results = {
-        name: evaluated(plain_config(composed("evaluate", [*words, *extra])), console)
+        name: evaluated(composed("evaluate", [*words, *extra]), console)
         for name, extra in systems(folder, options.path is None).items()
     }
     text = "\n\n".join([facts(options, results), *tables(results, options.path is None)])

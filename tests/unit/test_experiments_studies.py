@@ -66,18 +66,18 @@ def test_a_study_compares_seeds_and_people(tmp_path, capsys, monkeypatch):
 
 def test_a_result_is_found_under_any_name_and_never_taken_for_another(tmp_path, monkeypatch):
     words = ["benchmark=people", f"outputs={tmp_path}", f"checkpoint={tmp_path}/run/model"]
-    config, other = (plain_config(composed("evaluate", [*words, f"seed={seed}"])) for seed in (0, 1))
-    folder = write_result(config, rows(1.0))
+    one, other = (composed("evaluate", [*words, f"seed={seed}"]) for seed in (0, 1))
+    folder = write_result(plain_config(one), rows(1.0))
     digits = folder.name.rpartition("-")[2]
     folder.rename(folder.with_name(f"people-elsewhere-{digits}"))
     monkeypatch.setattr("experiments.ablation.grid.evaluate_what_is_asked", lambda *_: pytest.fail("measured again"))
-    assert evaluated(config, Console(quiet=True))["rows"] == rows(1.0)
+    assert evaluated(one, Console(quiet=True))["rows"] == rows(1.0)
     asked = []
     monkeypatch.setattr(
         "experiments.ablation.grid.evaluate_what_is_asked", lambda c, _: asked.append(c) or write_result(c, rows(2.0))
     )
     assert evaluated(other, Console(quiet=True))["rows"] == rows(2.0)
-    assert asked == [other]
+    assert asked == [plain_config(other)]
 
 
 def test_every_lambda_has_a_curve_through_the_preset():
