@@ -163,6 +163,7 @@ def _safetensors_parts(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     yield memoryview(struct.pack("<Q", len(text)) + text)
     for _, tensor in ordered:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
+        flat = flat.as_strided(flat.shape, (1,))  # one element counts as contiguous whatever its stride
         yield memoryview(flat.view(torch.uint8).numpy())
 
 

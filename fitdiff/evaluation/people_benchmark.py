@@ -42,7 +42,7 @@ class People:
             n: people. methods: of `METHODS`; ridge needs the training data.
             portraits: hard (up to 60 degrees to the side, any light, often something before the face) or usual.
             known: camera, light, expression and landmarks are given as they were made; nothing is detected.
-            surface: also errors from the true surface in four regions by REALY's protocol; some seconds a person.
+            surface: also errors from the true surface in four regions by REALY's protocol; 18 s of a core a face.
             judge: a second identity network, as in `facenet`; its metrics begin with its name.
             pictures: people in `people.jpg`, drawn by the seed; 0 is no picture.
 

@@ -35,8 +35,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation, about: Mapping[str, A
     """
     tables = dict(zip(_file_names(evaluation.tables), evaluation.tables.values(), strict=True))
     if tables:
-        text = "\n\n".join([*map(markdown, tables.values()), *(f"- {note}" for note in evaluation.notes)])
-        write_atomically(folder / "table.md", (text + "\n").encode())
+        notes = "\n".join(f"- {note}" for note in evaluation.notes)
+        text = "\n\n".join([*map(markdown, tables.values()), notes])
+        write_atomically(folder / "table.md", (text.strip() + "\n").encode())
     for name, table in tables.items():
         write_atomically(folder / f"{name}.tsv", tsv(table).encode())
         write_atomically(folder / f"{name}.tex", latex(table).encode())

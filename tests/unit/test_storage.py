@@ -54,6 +54,13 @@ def test_the_bytes_are_those_that_the_safetensors_library_writes(tmp_path):
     assert (tmp_path / "t").read_bytes() == save(some)
 
 
+def test_one_number_of_a_strided_tensor_is_written(tmp_path):
+    column = torch.arange(6.0).view(3, 2)[:1, 1]
+    assert column.stride() == (2,)
+    write_tensors(tmp_path / "a.safetensors", {"x": column})
+    assert load_file(tmp_path / "a.safetensors")["x"].tolist() == [1.0]
+
+
 def test_writing_tensors_copies_no_more_than_one(tmp_path):
     many = {str(i): torch.zeros(1000, 250) for i in range(16)}  # 16 x 1 MB
     tracemalloc.start()
