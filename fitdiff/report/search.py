@@ -15,8 +15,8 @@ from fitdiff.report.training_run import read_training
 READERS = {"stages.json": read_training, "results.json": read_evaluation}
 """The file that makes a folder a run, and what reads the folder."""
 
-OTHER_FOLDERS = ("stages", "multirun", "wandb", "model")
-"""Never holds runs: shared stages, Hydra's own, the tracker's, weights."""
+OTHER_FOLDERS = ("stages", "multirun", "wandb", "dashboards", "model")
+"""Never holds runs: shared stages, Hydra's own, the trackers', weights."""
 
 DEPTH = 6
 """Folders below one that is named in which runs are looked for."""
@@ -37,16 +37,10 @@ def find_runs(request: str) -> Found:
         request: a folder, a file of one, or a glob, or several as `[a,b]` or `a,b`. A folder that is no run is
             searched for runs.
     """
-    found, folders = Found(), []
-    for word in _words(request):
-        # A name with brackets is a name first, a pattern only if there is no such folder.
-        paths = [word] if os.path.exists(word) else sorted(glob.glob(word, recursive=True))
-        if not paths:
-            found.problems.append(Problem(word, "nothing there"))
-        folders += [folder for path in paths for folder in _runs_below(Path(path))]
-    folders = list({folder.resolve(): folder for folder in folders}.values())
+    folders, problems = run_folders(request)
+    found = Found(problems=problems)
     parent = _common_parent(folders)
-    for folder in sorted(folders, key=lambda folder: natural(str(folder))):
+    for folder in folders:
         name = os.path.relpath(folder, parent)
         for reader in (READERS[file] for file in READERS if (folder / file).is_file()):
             try:
@@ -56,6 +50,19 @@ def find_runs(request: str) -> Found:
             except RunError as error:
                 found.problems.append(Problem(name, str(error)))
     return found
+
+
+def run_folders(request: str) -> tuple[list[Path], list[Problem]]:
+    """Folders of the runs of a request, by name, and the parts of it that name nothing. See `find_runs`."""
+    folders, problems = [], []
+    for word in _words(request):
+        # A name with brackets is a name first, a pattern only if there is no such folder.
+        paths = [word] if os.path.exists(word) else sorted(glob.glob(word, recursive=True))
+        if not paths:
+            problems.append(Problem(word, "nothing there"))
+        folders += [folder for path in paths for folder in _runs_below(Path(path))]
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    return sorted(folders, key=lambda folder: natural(str(folder))), problems
 
 
 def _words(request: str) -> list[str]:

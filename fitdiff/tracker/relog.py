@@ -6,7 +6,6 @@ they ran. What a store has already is not sent again, so the command may be repe
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
 from rich.console import Console
 
-from fitdiff.cli import guarded, prepare
+from fitdiff.command import run_command
+from fitdiff.config import plain
+from fitdiff.registry import config_of
+from fitdiff.report.search import run_folders
 from fitdiff.storage import CheckpointError
 from fitdiff.tracker.base import Artifact, TrackedRun, Tracker
 from fitdiff.tracker.runs import log_evaluation, model_artifact, read_picture
@@ -29,33 +28,15 @@ from fitdiff.training.log import tell_history
 STAGES, RESULTS = "stages.json", "results.json"
 """What the folder of a training and of an evaluation holds."""
 
-CONF = Path(__file__).parents[2] / "conf"
-
 
 @dataclass
-class RelogConfig:
-    """`python -m fitdiff.tracker.relog`."""
+class Options:
+    """What the command line sets."""
 
-    runs: Any = MISSING  # folders, or patterns such as outputs/*: one, or a list
+    runs: str = "outputs/*"  # folders of runs, or folders that hold some; globs; several as [a,b]
+    tracker: str = "trackio"  # wandb | trackio | tensorboard | mlflow; several as [a,b]
     stages: list[str] = field(default_factory=lambda: ["autoencoder", "diffusion"])  # whose curves are shown
-    tracker: dict[str, Any] = MISSING
-
-
-def find_runs(patterns: str | list[str]) -> list[Path]:
-    """Folders of runs that the patterns name, or that lie below what they name.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    named = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
-    found = [file.parent for folder in named for name in (STAGES, RESULTS) for file in sorted(folder.rglob(name))]
-    if not found:
-        raise FileNotFoundError(
-            f"runs={','.join(patterns)}: no folder with {STAGES} (of train.py) or {RESULTS} (of evaluate.py) there; "
-            "give folders of runs, as in runs=outputs/*"
-        )
-    return list(dict.fromkeys(found))
+    options: dict[str, Any] = field(default_factory=dict)  # of trackers: options.trackio.folder=DIR
 
 
 def relog(folder: Path, tracker: Tracker, stages: list[str]) -> TrackedRun:
@@ -141,27 +122,34 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def show(options: Options, console: Console) -> None:
+    """Show every run that the options name; a broken one is told of, and the others are shown.
+
+    Raises:
+        ValueError: there is no run, or none that is whole; a tracker is unknown or its package is missing.
+    """
+    folders, problems = run_folders(options.runs)
+    if not folders:
+        raise ValueError(f"runs={options.runs}: no folder with {STAGES} (train.py) or {RESULTS} (evaluate.py) there")
+    names = [name.strip() for name in options.tracker.strip("[]").split(",")]
+    nodes = {name: config_of("tracker", name, **(plain(options.options).get(name) or {})) for name in names}
+    shown = 0
+    for folder in folders:
+        try:
+            run = relog(folder, build_trackers(nodes), list(options.stages))
+            console.print(f"{run.name} ({folder})")
+            shown += 1
+        except CheckpointError as error:
+            console.print(f"note: {error}", style="yellow")
+    for problem in problems:
+        console.print(f"note: {problem.where}: {problem.reason}")
+    if not shown:
+        raise ValueError(f"runs={options.runs}: none of {len(folders)} runs is whole")
+
+
 def main() -> None:
-    """Show every run that is asked for; a broken one is told of, and the others are shown."""
-    ConfigStore.instance().store(name="relog_schema", node=RelogConfig)
-    prepare()
-    console = Console(stderr=True, highlight=False)
-
-    @hydra.main(config_path=str(CONF), config_name="relog", version_base="1.3")
-    @guarded
-    def command(config: DictConfig) -> None:
-        broken = []
-        for folder in find_runs(config.runs):
-            try:
-                run = relog(folder, build_trackers(config.tracker), list(config.stages))
-                console.print(f"[green]{run.name}[/] ({folder})", soft_wrap=True)
-            except CheckpointError as error:
-                broken.append(str(error))
-                console.print(str(error), style="yellow", soft_wrap=True, markup=False)
-        if broken:
-            raise CheckpointError(f"{len(broken)} runs are not shown; the first: {broken[0]}")
-
-    command()
+    """Show the runs."""
+    run_command(show, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from fitdiff.storage import CheckpointError
 from fitdiff.tracker import Trackers
-from fitdiff.tracker.relog import find_runs, relog
+from fitdiff.tracker.relog import Options, relog, show
 from tests.unit.test_tracker import Recorder
 
 
@@ -34,12 +35,27 @@ def outputs(tmp_path):
     return tmp_path
 
 
-def test_runs_are_found_wherever_they_lie(outputs):
-    one, two, people = (outputs / name for name in ("ablation/one-s0", "ablation/two-s0", "evaluations/people-1"))
-    assert sorted(find_runs(f"{outputs}/*")) == [one, two, people]
-    assert find_runs([f"{outputs}/ablation/one*", str(one)]) == [one]
-    with pytest.raises(FileNotFoundError, match=r"no folder with stages.json \(of train.py\)"):
-        find_runs(f"{outputs}/nothing*")
+def test_the_command_shows_what_is_whole(outputs, capsys, monkeypatch):
+    (outputs / "broken").mkdir()
+    (outputs / "broken" / "results.json").write_text("{}")
+    seen = []
+    monkeypatch.setattr("fitdiff.tracker.relog.build_trackers", lambda nodes: seen.append(nodes) or Recorder())
+    options = Options(f"{outputs}/*", "[tensorboard, wandb]", options={"wandb": {"project": "mine"}})
+    show(options, Console(stderr=True, width=1000))
+    said = capsys.readouterr().err
+    for name in ("ablation/one-s0", "ablation/two-s0", "evaluations/people-1"):
+        assert f"{name} ({outputs / name})" in said
+    assert f"note: {outputs / 'broken'}: not a whole run (KeyError: 'name')" in said
+    assert sorted(seen[0]) == ["tensorboard", "wandb"]
+    assert seen[0]["wandb"]["project"] == "mine"
+
+
+def test_nothing_to_show_is_told(outputs):
+    for runs, message in ((f"{outputs}/nothing*", "no folder with stages.json"), (f"{outputs}/broken", "none of 1")):
+        (outputs / "broken").mkdir(exist_ok=True)
+        (outputs / "broken" / "results.json").write_text("{}")
+        with pytest.raises(ValueError, match=message):
+            show(Options(runs, "none"), Console())
 
 
 def test_a_training_is_shown_from_its_own_files(outputs):
