@@ -73,15 +73,13 @@ def overview(groups: Sequence[Group]) -> Table:
     told = [key for key in metrics if key not in shared]
     columns = [metric_column(key, metrics, staged=kind == TRAINING) for key in told]
     marks = {key: _best(estimates[key], higher_is_better(key)) for key in told}
-    rows = [
-        Row(
-            [*_head(group), *(estimate_cell(estimates[key][i], marks[key] == i) for key in told)],
-            str(group.index),
-        )
-        for i, group in enumerate(groups)
-    ]
+    rows = []
+    for i, group in enumerate(groups):
+        numbers = [estimate_cell(estimates[key][i], marks[key] == i) for key in told]
+        rows.append(Row([*_head(group), *numbers], str(group.index)))
     title = "Training runs" if kind == TRAINING else f"Evaluations: {kind}"
     head = [Column("run", numeric=False), Column("seeds"), Column("state", numeric=False), Column("took")]
+    head += [] if kind == TRAINING else [Column("items")]
     same = [(key, readable(next(e.mean for e in estimates[key] if e))) for key in metrics if key in shared]
     return Table(title, head + columns, rows, same)
 
@@ -118,6 +116,12 @@ def facts(runs: Sequence[Run], indices: Sequence[int], anchors: Callable[[int], 
     return Table("Where the runs come from", columns, rows, [(name, values[name][0]) for name in shared])
 
 
+def _items(group: Group) -> Cell:
+    """How many items the numbers are of, in each of the runs: the best of few is no match for the best of many."""
+    counts = sorted({len(run.rows) for run in group.runs})
+    return Cell(" to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))), counts[-1])
+
+
 def _head(group: Group) -> list[Cell]:
     unfinished = [run for run in group.runs if run.status != "finished"]
     count = f"{len(unfinished)} of {len(group.runs)} " if len(group.runs) > 1 else ""
@@ -130,6 +134,7 @@ def _head(group: Group) -> list[Cell]:
         Cell(str(len(group.runs)), len(group.runs), ", ".join(seeds) if len(seeds) > 1 else ""),
         Cell(state, mark="unfinished" if unfinished else ""),
         Cell(duration(mean), mean, "each" if len(seconds) > 1 else ""),
+        *([] if group.kind == TRAINING else [_items(group)]),
     ]
 
 

@@ -90,6 +90,7 @@ def evaluation(outputs: Path, name: str, errors: dict[str, float | None], benchm
     results = {
         "benchmark": benchmark, "name": name, "date": "2026-11-23", "config": changed(config, **settings),
         "config_hash": "c0ffee", "checkpoint": "nowhere/model", "provenance": PROVENANCE, "seconds": 12.0,
+        "command": f"python evaluate.py name={name}",
         "rows": [{"name": item, "shape_mm": value, "photo": "x.jpg"} for item, value in errors.items()],
         "summary": {"shape_mm": sum(known) / len(known)}, "notes": ["one photo had no face"],
     }  # fmt: skip

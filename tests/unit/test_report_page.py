@@ -34,7 +34,7 @@ def test_the_page_has_the_numbers(outputs):
 
 
 def test_nothing_from_a_file_is_markup(outputs):
-    page = render(find_runs(str(outputs)), title=EVIL)
+    page = render(find_runs(str(outputs)), title=EVIL).replace("<wbr>", "")
     assert page.count("<script>") == 1
     assert "<img src=x" not in page
     assert "<b>bold" not in page

@@ -103,6 +103,7 @@ def test_an_evaluation(tmp_path):
     assert [picture.name for picture in run.pictures] == ["sheet"]
     assert run.sheets[0].rows[1] == ["FitDiff (published)", "1.2"]
     assert "one photo had no face" in run.notes
+    assert run.command == "python evaluate.py name=people"
 
 
 def test_a_checkpoint_is_known_by_how_it_was_trained(tmp_path):

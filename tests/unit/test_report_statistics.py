@@ -107,7 +107,8 @@ def test_the_best_is_marked_by_the_metrics_own_sense():
     ("metric", "expected"),
     [("diffusion/noise_loss", False), ("id_cosine", True), ("psnr_diffuse_pca", None), ("shape_mm_mean_face", None),
      ("median", False), ("tar@0.01", True), ("learning_rate", None), ("unguided/shape_mm", False),
-     ("median_mm/selfie", False), ("diffuse_db", True), ("novel_id_centred", True), ("true_landmarks", False), ("star", None)],
+     ("median_mm/selfie", False), ("diffuse_db", True), ("novel_id_centred", True),
+     ("true_landmarks", False), ("star", None)],
 )  # fmt: skip
 def test_which_way_is_better(metric, expected):
     assert higher_is_better(metric) is expected
