@@ -87,6 +87,7 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
             FileNotFoundError,
         )
         process = int(os.environ.get("RANK", "0"))  # as launchers number those that train together
+        load_plugins()  # Hydra's launchers run this in processes that know nothing yet
         try:
             function(config)
         except InterruptedRun as stop:
@@ -131,7 +132,6 @@ def run_prepare(config: DictConfig) -> None:
     from fitdiff.registry import build
     from fitdiff.training.interruption import Interruption
 
-    load_plugins()  # launchers run this in processes that know nothing yet
     if not 0 <= config.shard < config.shards:
         raise DataError(f"shard={config.shard}; with shards={config.shards} give 0 to {config.shards - 1}")
     shape_model = build(config.shape_model, "shape_model")

@@ -35,8 +35,10 @@ def multirun(study: SweepStudy, runs: Runs, launcher: str) -> list[str]:
     if study.total < len(study.grid):
         raise SweepError(f"launcher={launcher} runs all {len(study.grid)} rows, but run_cap or trials is {study.total}")
     values = {key: ",".join(dict.fromkeys(row[key] for row in study.grid)) for key in study.spec.parameters}
+    # Hydra's own folder must not have a name that depends on the job.
+    hydra = [f"hydra/launcher={launcher}", f"hydra.sweep.dir=${{outputs}}/multirun/{runs.name}"]
     where = place(runs.outputs, f"{runs.name}/{JOB}")
-    return study.spec.command_line(values, where, [*runs.extra, "-m", f"hydra/launcher={launcher}"])
+    return [*study.spec.command_line(values, where, [*runs.extra, *hydra]), "-m"]
 
 
 def launch(study: SweepStudy, runs: Runs, launcher: str, console: Console) -> None:

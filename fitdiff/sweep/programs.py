@@ -69,7 +69,7 @@ class Train:
 
 
 class Evaluate:
-    """`evaluate.py`; its metrics are those of the summary."""
+    """`evaluate.py`; its metrics are those of the summary, named `<benchmark>/<name>`, as trackers get them."""
 
     def folder(self, outputs: Path, trial: str) -> Path:
         """Beside all other evaluations."""
@@ -82,7 +82,8 @@ class Evaluate:
     def result(self, folder: Path, metric: str) -> float:
         """The summary's number."""
         found = read_json(self.result_file(folder)) or {}
-        return _finite(found.get("summary") or {}, metric, f"{self.result_file(folder)}, summary")
+        name = metric.removeprefix(f"{found.get('benchmark')}/")
+        return _finite(found.get("summary") or {}, name, f"{self.result_file(folder)}, summary")
 
     def curve(self, folder: Path, metric: str) -> list[float]:
         """An evaluation has its metric at the end alone."""

@@ -155,8 +155,8 @@ def test_a_grid_goes_to_a_launcher_as_one_command(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("fitdiff.sweep.launch.subprocess.run", multirun)
     _, found = sweep(launcher="joblib", overrides="bursts=2")
     assert calls[0][1:] == [
-        str(PROGRAM), "x=1,2,3", "bursts=2", "-m", "hydra/launcher=joblib", f"outputs={tmp_path}",
-        "name=quick/trial-${hydra:job.num}",
+        str(PROGRAM), "x=1,2,3", "bursts=2", "hydra/launcher=joblib", "hydra.sweep.dir=${outputs}/multirun/quick",
+        f"outputs={tmp_path}", "name=quick/trial-${hydra:job.num}", "-m",
     ]  # fmt: skip
     assert states(found) == {"1": "done", "2": "failed", "3": "done"}
     assert found["trials"][1]["reason"].endswith("diffusion has no loss; it has nothing")
