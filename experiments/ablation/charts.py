@@ -22,7 +22,7 @@ NUDGE = 0.03
 """By which curves at the same settings stand apart, as a part of the axis."""
 
 Curves = Mapping[str, Mapping[float, Mapping[str, NDArray]]]
-"""Label -> setting -> metric -> (S, N)."""
+"""Label -> setting -> metric -> (S, N) differences."""
 
 
 def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str]) -> Figure:
@@ -60,8 +60,9 @@ def _difference(axis: Axes, place: int, ours: NDArray, theirs: NDArray, metric: 
 def curve_chart(
     curves: Curves, metrics: Sequence[str], setting: str, mark: float | None = None, title: str = ""
 ) -> Figure:
-    """A panel a metric, a curve a label: means with intervals over a setting on a logarithmic axis; 0 stands left, as
-    `off`.
+    """A panel a metric, a curve a label: mean differences with intervals over a setting on a logarithmic axis.
+
+    A setting of 0 stands at the left, as `off`.
 
     Args:
         mark: the default of the setting, drawn as a line. title: what the values are.
@@ -74,6 +75,7 @@ def curve_chart(
             _curve(axis, number - (len(curves) - 1) / 2, label, curve, metric, settings, number)
         axis.set_xticks([place_of(v, settings) for v in settings], [_text(v) for v in settings], fontsize=8)
         axis.tick_params(axis="y", labelsize=8)
+        axis.axhline(0, color="black", linewidth=0.8)
         if mark is not None:
             axis.axvline(place_of(mark, settings), color="black", linewidth=0.8, linestyle=":")
         label, _, higher_is_better = facts_of(metric)
