@@ -12,8 +12,9 @@ from torch import Tensor
 
 SUFFIXES = (".png", ".exr", ".tif", ".tiff", ".jpg", ".jpeg")
 """Of maps. Environments may be `.hdr`, too."""
-FORMATS = ("PNG", "JPEG", "MPO")
-"""What Pillow may decode here. By itself it goes by a file's content, and has PostScript drawn by another program."""
+FORMATS = ("PNG", "JPEG")
+"""What Pillow may decode here; a phone's pair of JPEGs (MPO) counts as one. By itself Pillow goes by a file's content,
+and has PostScript drawn by another program."""
 PNG_DEPTH_AT = 24
 """Byte of a PNG file that holds the bits per channel (PNG 1.2, section 4.1.1)."""
 

@@ -126,3 +126,13 @@ def test_numbers_must_be_finite(tmp_path, colours):
     write_exr(tmp_path / "a.exr", {"RGB": colours})
     with pytest.raises(ValueError, match=r"a\.exr: holds numbers that are not finite"):
         read_image(tmp_path / "a.exr")
+
+
+def test_a_pair_of_jpegs_is_read_as_its_first_and_text_is_refused_by_name(tmp_path):
+    pixels = np.full((6, 8, 3), 90, np.uint8)
+    first, second = (Image.fromarray(pixels + 60 * i) for i in range(2))
+    first.save(tmp_path / "pair.jpg", format="MPO", save_all=True, append_images=[second])
+    assert read_image(tmp_path / "pair.jpg").values.mean() == pytest.approx(90 / 255, abs=0.01)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"cannot be read .*cannot identify"):
+        probe(tmp_path / "text.png")
