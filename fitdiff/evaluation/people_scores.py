@@ -23,6 +23,9 @@ from fitdiff.registry import build, config_of
 from fitdiff.storage import read_tensors, write_tensors
 from fitdiff.types import Scene
 
+SCORES = 1
+"""Raise when the same settings give other fits or scores: what is kept is known by it."""
+
 SCORE = "score/"
 DRAWS = 8
 """Samples of which `unguided_mean` is the mean."""
@@ -68,7 +71,7 @@ class PeopleScores:
         """Of all that decides every part."""
         asked, nodes = self.asked, [self.context.node(kind) for kind in ("detector", "landmarks")]
         return config_hash(
-            VERSION, self.model.fingerprint(), self.model.config["renderer"], self.size, self.context.seed, nodes,
+            SCORES, VERSION, self.model.fingerprint(), self.model.config["renderer"], self.size, self.context.seed, nodes,
             asked.portraits, asked.known, asked.surface, asked.judge,
         )  # fmt: skip
 
