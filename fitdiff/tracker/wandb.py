@@ -139,8 +139,11 @@ class WandbTracker(Tracker):
             self.run._log_artifact(packed, use_after_commit=True)
 
     def finish(self) -> None:
-        """Flush and close."""
+        """Flush and close: W&B's process writes the file, and only when that has ended is it whole."""
+        import wandb
+
         self.run.finish()
+        wandb.teardown()
 
     def _pack(self, artifact: Artifact, uses: Sequence[Artifact] = ()) -> Any:
         import wandb
