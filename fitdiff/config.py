@@ -44,7 +44,7 @@ class TrainConfig:
     perceptual: Any = MISSING
     stage: dict[str, Any] = MISSING
     trainer: Any = MISSING
-    tracker: Any = MISSING
+    tracker: dict[str, Any] = MISSING
     detector: Any = MISSING  # the scale's default for fitting; stored with the model
     landmarks: Any = MISSING
     guidance: dict[str, Any] = MISSING
@@ -103,7 +103,7 @@ class EvaluateConfig:
     detector: Any = MISSING
     landmarks: Any = MISSING
     renderer: Any = MISSING
-    tracker: Any = MISSING
+    tracker: dict[str, Any] = MISSING
 
 
 @dataclass

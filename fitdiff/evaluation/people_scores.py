@@ -71,8 +71,8 @@ class PeopleScores:
         """Of all that decides every part."""
         asked, nodes = self.asked, [self.context.node(kind) for kind in ("detector", "landmarks")]
         return config_hash(
-            SCORES, VERSION, self.model.fingerprint(), self.model.config["renderer"], self.size, self.context.seed, nodes,
-            asked.portraits, asked.known, asked.surface, asked.judge,
+            SCORES, VERSION, self.model.fingerprint(), self.model.config["renderer"], self.size, self.context.seed,
+            nodes, asked.portraits, asked.known, asked.surface, asked.judge,
         )  # fmt: skip
 
     def part(self, method: Method, batch: range) -> Part:
