@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 PAGES = ("README.md", "docs/*.md", "fitdiff/**/*.md", "experiments/**/*.md", "examples/**/*.md", "sweeps/*.md")
-LINKED = (
-    "docs/**/*.css", "docs/**/*.png", "docs/**/*.jpg", "experiments/**/*.png", "experiments/**/*.jpg",
-    "experiments/**/*.py", "examples/**/*.py", "examples/**/*.toml", "conf/**/*.yaml", "launch/*.yaml", "sweeps/*.yaml",
-)  # fmt: skip
-"""What pages link to: pictures, and sources that a reader may want to look into."""
+STYLE = "docs/hooks/site.css"
+LINK = re.compile(r"\]\(([^)#:\s]+)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Complete the navigation: every experiment by its own heading, and the reference."""
-    experiments = [{"All experiments": "docs/experiments.md"}] if (ROOT / "docs/experiments.md").exists() else []
+    experiments: list[Any] = [{"All of them": "docs/experiments.md"}]
     experiments += [{_heading(ROOT / page): page} for page in _present("experiments/*/README.md")]
     config.nav = [*(config.nav or []), {"Experiments": experiments}, {"Reference": _reference().navigation()}]
     return config
@@ -39,7 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     theme = [
         file for file in files if file.abs_src_path is None or not Path(file.abs_src_path).is_relative_to(ROOT / "docs")
     ]
-    kept = [File(path, str(ROOT), config.site_dir, config.use_directory_urls) for path in _present(*PAGES, *LINKED)]
+    pages = list(_present(*PAGES))
+    kept = [File(path, str(ROOT), config.site_dir, config.use_directory_urls) for path in (*pages, *_linked(pages))]
     made = [File.generated(config, path, content=text) for path, text in _reference().pages()]
     return Files([*theme, *kept, *made])
 
@@ -69,6 +67,16 @@ def _present(*patterns: str) -> Iterator[str]:
     for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
             yield path.relative_to(ROOT).as_posix()
+
+
+def _linked(pages: Iterable[str]) -> list[str]:
+    """Files that pages link to and that are none themselves: pictures, sources; and the site's style."""
+    found = {STYLE}
+    for page in pages:
+        targets = ((ROOT / page).parent / link for link in LINK.findall((ROOT / page).read_text()))
+        files = (target.resolve() for target in targets if target.is_file() and target.suffix != ".md")
+        found |= {file.relative_to(ROOT).as_posix() for file in files if file.is_relative_to(ROOT)}
+    return sorted(found)
 
 
 def _heading(path: Path) -> str:

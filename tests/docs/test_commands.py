@@ -7,6 +7,7 @@ experiments) is composed or has its options read; what needs what nobody has her
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from fitdiff import registry
+from fitdiff.cli import hydra_word
 from fitdiff.command import parse
 from tests.conftest import ROOT, TINY
 from tests.docs.documented import NEEDS, Command, distinct
@@ -41,7 +43,7 @@ TINY_FIT = ("fitting.steps=2", "fitting.size=96")
 TINY_DATA = tuple(word for word in TINY if word.startswith("data."))
 TINY_TRAINING = (
     *(word for word in TINY if not word.startswith(("name=", "data."))),
-    "stage.autoencoder.steps=2", "stage.diffusion.steps=2", "tracker=none", "data.cache=cache",
+    "tracker=none", "data.cache=cache", "outputs=trained",
 )  # fmt: skip
 LARGE = {"scale=base", "scale=paper", "data=shards"}
 """What makes a command of Hydra's one that is composed alone."""
@@ -80,6 +82,8 @@ def workshop(tiny_run, tmp_path_factory):
     shutil.copytree(tiny_run.parent, folder / "outputs", ignore=shutil.ignore_patterns("cache", "wandb"))
     for name in ("fitdiff-laptop", "fitdiff_separate-laptop"):
         shutil.copytree(folder / "outputs" / "tiny", folder / "outputs" / name)
+    (folder / "trained").mkdir()  # what the training commands write: fits above stay of one checkpoint
+    shutil.copytree(tiny_run.parent / "stages", folder / "trained" / "stages")
     (folder / "cache").symlink_to(tiny_run.parent / "cache")
     texture = np.full((64, 64, 3), 128, np.uint8)
     Image.fromarray(texture).save(folder / "half.png")
@@ -113,8 +117,10 @@ def prepared(workshop: Path) -> None:
     fits = workshop / "outputs" / "fits"
     for name in ("you", "me and my (cat)"):
         shutil.copytree(fits / "me", fits / name)
-    execute("-m", "fitdiff.data.people", "out=DIR", "n=3", "size=64")
-    shutil.copyfile(next((workshop / "DIR").glob("*/view0.png"), workshop / "me.jpg"), workshop / "portrait.png")
+    execute("-m", "fitdiff.data.people", "out=example", "n=3", "size=64")
+    shutil.copytree("example", "DIR")
+    for file in Path("DIR").glob("*/shape.json"):  # scale=laptop has the leading 96 of these components
+        file.write_text(json.dumps({"identity": json.loads(file.read_text())["identity"][:96]}))
     from fitdiff import FitDiff
 
     model = FitDiff.load("outputs/fitdiff-laptop/model")
@@ -157,7 +163,7 @@ def first_values(words) -> list[str]:
     for word in words:
         if word in ("-m", "--multirun") or word.startswith("hydra/launcher="):
             continue
-        override = OverridesParser.create().parse_override(word) if "=" in word and "${" not in word else None
+        override = OverridesParser.create().parse_override(hydra_word(word)) if "${" not in word else None
         if override is not None and override.is_sweep_override():
             chosen.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
         else:
