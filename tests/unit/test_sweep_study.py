@@ -48,11 +48,11 @@ def test_a_grid_is_run_once_in_order_whoever_asks(tmp_path):
 
 @pytest.mark.parametrize(("early", "cap"), [(None, 18), ({"type": "hyperband", "min_iter": 1}, 40)])
 def test_a_search_gets_near_the_optimum_and_draws_better_with_time(tmp_path, early, cap):
-    """By a Gaussian process, or TPE."""
+    """By a Gaussian process, or TPE. Half of uniform draws are farther than 5 from the optimum: a loss of 25."""
     found = study(tmp_path, spec(early=early), cap=cap)
     losses = np.array([loss(row) for row in run(found)])
     assert loss(found.row(found.best())) == losses.min() < 0.05
-    assert np.median(losses[-cap // 3 :]) < 0.5 * np.median(losses[:10])
+    assert np.median(losses[10:]) < 25 / 2
 
 
 def test_maximising_finds_the_greatest(tmp_path):
