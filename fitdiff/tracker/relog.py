@@ -78,8 +78,7 @@ def _trained(folder: Path) -> TrackedRun:
 def _evaluated(folder: Path) -> TrackedRun:
     results = _read(folder / RESULTS)
     outputs = folder.parent.parent if folder.parent.name == "evaluations" else folder.parent
-    name, origin = f"evaluations/{results['name']}", results.get("provenance") or {}
-    tags = (results["benchmark"],)
+    name, tags, origin = results["name"], (results["benchmark"],), results.get("provenance") or {}
     return TrackedRun(folder, name, results["config"], outputs, "evaluate", tags=tags, origin=origin)
 
 

@@ -43,8 +43,8 @@ def test_the_command_shows_what_is_whole(outputs, capsys, monkeypatch):
     options = Options(f"{outputs}/*", "[tensorboard, wandb]", options={"wandb": {"project": "mine"}})
     show(options, Console(stderr=True, width=1000))
     said = capsys.readouterr().err
-    for name in ("ablation/one-s0", "ablation/two-s0", "evaluations/people-1"):
-        assert f"{name} ({outputs / name})" in said
+    for name, folder in (("ablation/one-s0",) * 2, ("ablation/two-s0",) * 2, ("people-1", "evaluations/people-1")):
+        assert f"{name} ({outputs / folder})" in said
     assert f"note: {outputs / 'broken'}: not a whole run (KeyError: 'name')" in said
     assert sorted(seen[0]) == ["tensorboard", "wandb"]
     assert seen[0]["wandb"]["project"] == "mine"
@@ -77,7 +77,7 @@ def test_a_training_is_shown_from_its_own_files(outputs):
 def test_an_evaluation_is_shown_too(outputs):
     store = Recorder()
     run = relog(outputs / "evaluations" / "people-1", store, [])
-    assert (run.name, run.job_type, run.tags) == ("evaluations/people-1", "evaluate", ("people",))
+    assert (run.name, run.job_type, run.tags) == ("people-1", "evaluate", ("people",))
     assert store.of("log") == [({"people/mm": 2.0}, 0)]
 
 
