@@ -110,7 +110,9 @@ def _read_ply(data: bytes, path: Path) -> Mesh:
         polygons = np.empty((0, 3), np.int64) if polygons is None else np.array(polygons, np.int64)
         faces = polygons.ravel()[_fans(np.full(*polygons.shape))]
     except Exception as error:  # NumPy, zip and trimesh have errors of their own, which all mean the same here
-        raise MeshError(f"{path}: cannot be read as PLY ({type(error).__name__}: {error}); write it again") from error
+        raise MeshError(
+            f"{path}: cannot be read as PLY ({type(error).__name__}: {error}); write it again, as triangles"
+        ) from error
     return _checked(vertices, faces, path)
 
 

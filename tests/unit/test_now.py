@@ -190,6 +190,20 @@ def test_fits_get_their_landmarks_and_failed_photos_their_reason(folder, tmp_pat
     assert found.rows[0]["scale"] == pytest.approx(1, abs=0.01)
 
 
+def test_a_mesh_of_an_earlier_run_does_not_stand_in_for_a_photo_that_fails_now(folder, tmp_path):
+    Now(path=str(folder), workers=1)(fitted(context(tmp_path / "out"), folder, tmp_path, {}))
+    asked = fitted(context(tmp_path / "out"), folder, tmp_path, {KEYS[0]: "no face was found"})
+    found = Now(path=str(folder), workers=1)(asked)
+    assert found.tables["missing"].rows == [[KEYS[0], "no face was found"]]
+    assert found.rows[0]["median_mm"] is None
+    # Its challenge has no other image: the table says so, rather than leave it out.
+    assert found.tables["now"].rows[0] == ["multiview_neutral", "", "", "", "0", "1"]
+    with pytest.raises(BenchmarkError, match="of ann/multiview_neutral/IMG_1: no face"):
+        Now(path=str(folder), workers=1)(
+            fitted(context(tmp_path / "out"), folder, tmp_path, dict.fromkeys(KEYS, "no face"))
+        )
+
+
 def test_submission_is_a_folder_of_meshes_and_landmarks_and_needs_no_scans(folder, tmp_path):
     (folder / "scans").rename(tmp_path / "kept by the organisers")
     (folder / "imagepathsvalidation.txt").rename(folder / "imagepathstest.txt")
@@ -219,6 +233,12 @@ def test_everything_that_is_missing_is_named_at_once(folder):
     ):
         assert part in str(caught.value)
     assert NowFolder.open(folder, scans=False, photos=False).subjects == ("ann", "bob")
+
+
+def test_a_list_may_lie_beside_the_user(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.txt").write_text(f"{KEYS[2]}.jpg\n")
+    assert NowFolder.open(folder, "few.txt").subjects == ("bob",)
 
 
 def test_two_scans_of_a_subject_are_told(folder):

@@ -105,6 +105,14 @@ def test_processes_give_what_one_gives(copy: Path, tmp_path: Path) -> None:
     assert one.rows == two.rows
 
 
+def test_the_order_in_which_photos_are_done_changes_nothing() -> None:
+    errors = {f"{i}{view}": dict.fromkeys(REGIONS, 1 / i) for i in range(1, 40) for view in ("", "_left")}
+    sets, again = by_view(errors), by_view(dict(reversed(errors.items())))
+    assert sets == again  # lists: in the same order, too
+    assert [photo["nose"] for photo in sets["frontal"]] == [1 / i for i in range(1, 40)]
+    assert list(sets) == list(again) == ["frontal", "side"]
+
+
 def test_a_damaged_prediction_costs_its_own_row(copy: Path, tmp_path: Path) -> None:
     other = shutil.copytree(copy, tmp_path / "copy")
     (other / "mine" / "1.obj").write_text("v 1 2 nan\n")
@@ -177,6 +185,26 @@ def test_a_missing_folder_template_or_photo_says_what_to_do(copy: Path, tmp_path
         folder.photos(None)
     with pytest.raises(FolderError, match="no photos named"):
         folder.photos("data")
+    with pytest.raises(FolderError, match=r"lacks mine/1\.obj, the photos to fit"):
+        folder.photos("mine/1.obj")
+
+
+def test_photos_may_lie_beside_the_user(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "2.jpg").write_bytes(b"")
+    assert list(RealyFolder.open(copy).photos("photos")) == ["2"]
+
+
+def test_a_prediction_that_cannot_be_opened_costs_its_own_row(copy: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(copy, tmp_path / "copy")
+    (other / "mine" / "1.obj").unlink()
+    (other / "mine" / "1.obj").symlink_to("nowhere.obj")
+
+    found = Realy(**options(other))(context(tmp_path / "out"))
+
+    assert "1.obj: cannot be read" in dict(found.tables["missing"].rows)["1"]
+    assert [row["all_mm"] is None for row in found.rows] == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ class Watch:
 
 
 def _bench(options: Options, console: Console) -> None:
+    if options.rounds < 1 or not options.noise >= 0:
+        raise ValueError(f"got rounds={options.rounds} noise={options.noise}; expected rounds >= 1 and noise >= 0")
     torch.set_num_threads(1)
     shape_model = build(config_of("shape_model", "anny_face"), "shape_model")
     faces = shape_model.topology.faces.numpy()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +51,18 @@ class Now:
                 checkpoint's own fits.
             metrical: whether the predictions' size counts. unit: of them, mm, cm or m; otherwise of no consequence.
             submission: only write the folder that the organisers ask for, of the images of the test set.
-            images: the list; null is `imagepathsvalidation.txt`, of a submission `imagepathstest.txt`.
+            images: the list, below the copy or anywhere; null is `imagepathsvalidation.txt`, of a submission
+                `imagepathstest.txt`.
             workers: processes that measure; null is one a core.
 
         Raises:
             ValueError: no path, an unknown unit, or options that exclude each other.
         """
         if path == MISSING:
-            raise ValueError("benchmark=now needs benchmark.path=DIR, a copy of NoW (its site: now.is.tue.mpg.de)")
+            raise ValueError(
+                "benchmark=now needs benchmark.path=DIR, a copy of NoW (apply at now.is.tue.mpg.de), and "
+                "`python -m fitdiff.evaluation.now.synthetic out=DIR` writes one of synthetic people"
+            )
         if unit not in UNITS:
             raise ValueError(f"benchmark.unit={unit!r}: give one of {', '.join(UNITS)}")
         if submission and predictions:
@@ -85,8 +91,11 @@ class Now:
             predictions, failed = context.out / "meshes", meshes.failed
         settings = Settings(self.metrical, self.millimetres)
         kept = context.out / "distances"
-        scores, missing = score_all(folder, predictions, kept, settings, self.workers, context.track)
-        missing = {key: failed.get(key, reason) for key, reason in missing.items()}
+        # A photo that failed may still have a mesh of an earlier run, with other settings, in the same folder.
+        there = replace(folder, items=tuple(item for item in folder.items if item.key not in failed))
+        scores, unusable = score_all(there, predictions, kept, settings, self.workers, context.track)
+        reasons = {**failed, **unusable}
+        missing = {item.key: reasons[item.key] for item in folder.items if item.key in reasons}
         if not scores:
             key, reason = next(iter(missing.items()))
             raise BenchmarkError(f"{predictions}: none of {len(missing)} images has a prediction; of {key}: {reason}")
@@ -143,15 +152,16 @@ def evaluation_of(
 
     groups = by_challenge(scores)
     figures = {name: pooled(distances) for name, distances in groups.items()}
-    counts = {name: sum(name in ("all", key.split("/")[1]) for key in missing) for name in groups}
+    counts = Counter(name for key in missing for name in (key.split("/")[1], "all"))
+    challenges = [*sorted({item.challenge for item in folder.items}), "all"]
     rows = [_row(item.key, scores.get(item.key)) for item in folder.items]
     header, lines = cumulative_rows(groups)
     tables = {
         "now": Table(
             ["challenge", "median", "mean", "std", "images", "missing"],
             [
-                [name, *(f"{value:.3f}" for value in figures[name].values()), str(len(groups[name])), str(counts[name])]
-                for name in groups
+                [name, *_cells(figures.get(name)), str(len(groups.get(name, ()))), str(counts[name])]
+                for name in challenges
             ],
             title=f"NoW{', metrical' if settings.metrical else ''}: distance in mm",
         ),
@@ -166,6 +176,11 @@ def evaluation_of(
     summary |= {f"{what}_mm/{name}": v for name in groups if name != "all" for what, v in figures[name].items()}
     notes = [_method(settings), *_missing_note(missing), *_unconverged(scores)]
     return Evaluation(rows, summary, tables, {"cumulative": cumulative_figure(groups)}, notes)
+
+
+def _cells(figures: Mapping[str, float | None] | None) -> list[str]:
+    """Median, mean and std; empty of a challenge that has no score."""
+    return [f"{value:.3f}" for value in figures.values()] if figures else [""] * 3
 
 
 def _row(key: str, score: Score | None) -> dict[str, Any]:

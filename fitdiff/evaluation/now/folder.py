@@ -143,7 +143,7 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 
 def _read_list(folder: Path, listed: str) -> tuple[Item, ...]:
-    candidates = [folder / listed, folder / "final_release_version" / listed]
+    candidates = [folder / listed, folder / "final_release_version" / listed, Path(listed).expanduser()]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise NowError(f"{folder} has no {listed}, the list of the images. {WHERE}")

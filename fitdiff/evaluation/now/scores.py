@@ -5,7 +5,6 @@ Legend of shape suffixes: N vertices of a cropped scan.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fitdiff.data.workers import cores, worker_processes
+from fitdiff.evaluation.file_digest import digest_of
 from fitdiff.evaluation.mesh_files import Mesh, read_mesh
 from fitdiff.evaluation.now.alignment import Aligned, align, crop, procrustes
 from fitdiff.evaluation.now.folder import Item, NowError, NowFileError, NowFolder, find_prediction, read_landmarks
@@ -179,13 +179,10 @@ def _nothing() -> None:
 
 
 def _digest(files: Sequence[Path], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for file in files:
-        try:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-        except OSError as error:
-            raise NowFileError(f"{file}: cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
+    try:
+        return digest_of(files, text)
+    except OSError as error:
+        raise NowFileError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
 def _write_score(path: Path, aligned: Aligned) -> None:

@@ -38,7 +38,7 @@ class Realy:
                 checkpoint's own fits.
             topology: whose 85 keypoints: <topology>.obj and .txt of the copy, or the path of such an .obj. Needed for
                 predictions; of the checkpoint's fits null is the shape model's own 68.
-            images: folder of the photos to fit; null is REALY_image.
+            images: folder of the photos to fit, below the copy or anywhere; null is REALY_image.
             workers: processes that measure; null is one a core.
 
         Raises:
@@ -112,14 +112,15 @@ def _evaluation(
     folder: RealyFolder, system: str, template: Template, measured: Mapping[str, Measured], failed: Mapping[str, str]
 ) -> Evaluation:
     from fitdiff.evaluation.realy import tables
+    from fitdiff.evaluation.realy.folder import by_person, person_of
 
     errors = {name: one.errors for name, one in measured.items() if one.errors}
     missing = {**failed, **{name: one.fault for name, one in measured.items() if not one.errors}}
-    without = sorted(set(folder.scans) - {tables.order(name)[0] for name in (*errors, *missing)})
+    without = sorted(set(folder.scans) - {person_of(name) for name in (*errors, *missing)})
     missing |= {str(person): "no photo or prediction" for person in without}
     sets = tables.by_view(errors)
-    names = sorted({*measured, *failed}, key=tables.order)
-    lost = [[name, missing[name]] for name in sorted(missing, key=tables.order)]
+    names = sorted({*measured, *failed}, key=by_person)
+    lost = [[name, missing[name]] for name in sorted(missing, key=by_person)]
     return Evaluation(
         rows=[tables.row(name, errors.get(name)) for name in names],
         summary={**tables.summary(sets), "missing": float(len(missing))},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fitdiff.evaluation.benchmark import BenchmarkError
+from fitdiff.evaluation.file_digest import digest_of
 from fitdiff.evaluation.mesh_files import MeshError, read_mesh
 from fitdiff.evaluation.realy.keypoints import N_KEYPOINTS, REGIONS, Keypoints, read_template
 from fitdiff.evaluation.realy.regions import Scan
@@ -85,18 +85,26 @@ class RealyFolder:
         return Scan(regions, keypoints, self.mm_per_unit[number])
 
     def fingerprint(self, number: int) -> str:
-        """Changes when a file of the person's truth does."""
+        """Changes when a file of the person's truth does.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
         files = [self.keypoints[number], *(_region(self.scans[number], name) for name in REGIONS)]
-        return fingerprint(files, f"{self.mm_per_unit[number]}")
+        return digest_of(files, f"{self.mm_per_unit[number]}")
 
     def photos(self, images: str | None) -> dict[str, Path]:
-        """Photos by name, in the order of their numbers, from a folder below the copy or anywhere.
+        """Photos by name, in the order of their numbers.
+
+        Args:
+            images: their folder, below the copy or anywhere; None is REALY_image.
 
         Raises:
             FolderError: no such folder, no photo of a person with a scan, or two photos of one name.
         """
-        folder = _part(self.path, images or IMAGE_FOLDER)
-        if folder is None:
+        elsewhere = Path(images).expanduser() if images else None
+        folder = _part(self.path, images or IMAGE_FOLDER) or elsewhere
+        if folder is None or not folder.is_dir():
             raise FolderError(
                 f"{self.path}: lacks {images or IMAGE_FOLDER}, the photos to fit; give their folder as "
                 f"benchmark.images=DIR, or meshes as benchmark.predictions=DIR. {APPLY}"
@@ -141,7 +149,7 @@ class RealyFolder:
             raise FolderError(
                 f"{folder} has no {what} named <id> or <id>_<view>, with one of the ids {_short(self.scans)}"
             )
-        return dict(sorted(found.items(), key=lambda item: (person_of(item[0]), item[0])))
+        return {name: found[name] for name in sorted(found, key=by_person)}
 
 
 def person_of(name: str) -> int:
@@ -149,10 +157,9 @@ def person_of(name: str) -> int:
     return int(name.split("_")[0])
 
 
-def fingerprint(files: Iterable[Path], *more: str) -> str:
-    """Changes when one of the files is written anew, or a text differs."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(repr((stats, more)).encode()).hexdigest()[:16]
+def by_person(name: str) -> tuple[int, str]:
+    """Sorts names of photos by person, then view."""
+    return person_of(name), name
 
 
 def _places(path: Path) -> tuple[Path, Path]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from fitdiff.data.workers import cores, worker_processes
+from fitdiff.evaluation.file_digest import digest_of
 from fitdiff.evaluation.mesh_files import read_mesh
-from fitdiff.evaluation.realy.folder import RealyFolder, fingerprint, person_of
+from fitdiff.evaluation.realy.folder import RealyFolder, person_of
 from fitdiff.evaluation.realy.keypoints import REGIONS, Keypoints
 from fitdiff.evaluation.realy.regions import region_errors
 from fitdiff.storage import read_json, write_json
@@ -72,8 +73,11 @@ def measure(folder: RealyFolder, name: str, mesh: Path, template: Template, kept
     A prediction or a scan that is damaged is the photo's fault, not the end of the work.
     """
     person = person_of(name)
-    key = fingerprint([mesh], folder.fingerprint(person), template.fingerprint(), str(PROTOCOL))
     path = kept / f"{name}.json"
+    try:
+        key = digest_of([mesh], folder.fingerprint(person), template.fingerprint(), str(PROTOCOL))
+    except OSError as error:
+        return Measured(name, None, f"{error.filename}: cannot be read: {error.strerror}")
     stored = read_json(path)
     if isinstance(stored, dict) and stored.get("key") == key and set(stored.get("errors", ())) == set(REGIONS):
         return Measured(name, stored["errors"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fitdiff.evaluation.benchmark import Table
+from fitdiff.evaluation.realy.folder import by_person
 from fitdiff.evaluation.realy.keypoints import REGIONS
 from fitdiff.evaluation.realy.published import published_rows
 
@@ -18,9 +18,12 @@ Errors = Mapping[str, float]
 
 
 def by_view(errors: Mapping[str, Errors]) -> dict[str, list[Errors]]:
-    """Errors of photos by their set: `<id>` is frontal, `<id>_<view>` from the side."""
+    """Errors of photos by their set, by person: `<id>` is frontal, `<id>_<view>` from the side.
+
+    Photos are measured in whatever order; here they get one, so that sums and pictures are the same at every run.
+    """
     sets: dict[str, list[Errors]] = {}
-    for name in sorted(errors, key=lambda name: "_" in name):
+    for name in sorted(errors, key=lambda name: ("_" in name, by_person(name))):
         sets.setdefault(SIDE if "_" in name else FRONTAL, []).append(errors[name])
     return sets
 
@@ -103,8 +106,3 @@ def chart(sets: Mapping[str, Sequence[Errors]]) -> Any:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, title="photos; line: mean")
     return figure
-
-
-def order(name: str) -> tuple[int, str]:
-    """Sorts photos by person, then view."""
-    return int(re.match(r"\d+", name)[0]), name  # type: ignore[index]
