@@ -22,7 +22,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PATH_KEYS = (
     "photo", "face", "to", "texture", "mask", "out", "checkpoint", "outputs", "data.path", "data.url", "data.cache",
-    "shape_model.path", "benchmark.path", "benchmark.predictions", "benchmark.pairs",
+    "shape_model.path", "benchmark.path", "benchmark.predictions", "benchmark.pairs", "benchmark.images",
+    "benchmark.topology",
 )  # fmt: skip
 """Overrides whose value is a file name: quoted on the user's behalf."""
 

@@ -33,7 +33,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", ["photo", "out", "checkpoint", "outputs", "data.path"])
+@pytest.mark.parametrize("key", ["photo", "out", "checkpoint", "outputs", "data.path", "benchmark.images"])
 def test_any_file_name_survives_hydras_grammar(name, key):
     override = OverridesParser.create().parse_override(quote_path(f"{key}={name}"))
     config = OmegaConf.create({"value": override.value()})
