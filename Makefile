@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format laptop people paper-step bench-render bench-train bench-fit sweep report docs clean
+.PHONY: help demo test lint format laptop people paper-step bench-render bench-train bench-fit bench-realy bench-now sweep report dashboard docs clean
 
 help:
 	@echo "make demo    set up, make people, train, fit a photo; about 25 minutes on 2 cores after downloads"
@@ -16,8 +16,10 @@ help:
 	@echo "make bench-render  time all renderers that are installed, side by side"
 	@echo "make bench-train  time training beside other projects' networks"
 	@echo "make bench-fit   time a fit and its parts, beside what their arithmetic demands"
+	@echo "make bench-realy, bench-now  seconds of the two scan benchmarks, by step"
 	@echo "make sweep FILE=sweeps/lambda.yaml  run a W&B sweep file here, without a server; the same command resumes"
 	@echo "make report RUNS='outputs/*'  one HTML page about any runs"
+	@echo "make dashboard  trackio's page of the runs that tracker=trackio has shown"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove the environment (outputs/ and the cache stay)"
 
@@ -70,6 +72,12 @@ bench-train: $(STAMP)
 bench-fit: $(STAMP)
 	$(BIN)/python -m fitdiff.fitting.bench
 
+bench-realy: $(STAMP)
+	$(BIN)/python -m fitdiff.evaluation.realy.bench
+
+bench-now: $(STAMP)
+	$(BIN)/python -m fitdiff.evaluation.now.bench
+
 # OPTIONS are those of `python -m fitdiff.sweep --help`, such as jobs=2.
 sweep: $(STAMP)
 	$(BIN)/python -m fitdiff.sweep file=$(FILE) $(OPTIONS)
@@ -77,6 +85,9 @@ sweep: $(STAMP)
 RUNS ?= outputs/*
 report: $(STAMP)
 	$(BIN)/python -m fitdiff.report runs='$(RUNS)'
+
+dashboard: $(STAMP)
+	TRACKIO_DIR=outputs/dashboards/trackio $(BIN)/trackio show --project fitdiff
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
