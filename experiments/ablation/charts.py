@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ Curves = Mapping[str, Mapping[float, Mapping[str, NDArray]]]
 def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str]) -> Figure:
     """A panel a metric, a line a variant: the paired difference with its interval, and each seed's as a ring."""
     others = [name for name in scores if name != baseline]
-    figure = Figure((1.8 + 2.7 * len(metrics), 1.5 + 0.36 * len(others)), layout="constrained")
+    figure = Figure((1.8 + 2.7 * len(metrics), 1.6 + 0.4 * len(others)), layout="constrained")
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=True):
         for place, name in enumerate(others):
@@ -53,7 +54,7 @@ def _difference(axis: Axes, place: int, ours: NDArray, theirs: NDArray, metric: 
         middle, place, xerr=[[middle - low], [high - middle]], fmt="o", capsize=3, color=VERDICT_COLOURS[said]
     )
     if len(ours) > 1:
-        each = (ours - theirs.mean(0)).mean(1)
+        each = np.nanmean(ours - theirs.mean(0), 1)
         axis.plot(each, [place + 0.25] * len(each), "o", markersize=3.5, fillstyle="none", color="#777777")
 
 

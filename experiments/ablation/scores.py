@@ -6,7 +6,7 @@ Legend of shape suffixes: S seeds of a training · N people.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,15 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def stack_scores(rows: Mapping[str, Sequence[Rows]], metrics: Iterable[str]) -> dict[str, dict[str, NDArray]]:
-    """Rows of every seed of every variant as arrays, of the people that all of them have.
+def stack_scores(rows: Mapping[str, Sequence[Rows]], metrics: Sequence[str]) -> dict[str, dict[str, NDArray]]:
+    """Rows of every seed of every variant as arrays, of the people of whom all have a number: a face was found.
 
     Raises:
         ValueError: a variant has no results, or nobody is in all of them.
     """
     if empty := [variant for variant, seeds in rows.items() if not seeds]:
         raise ValueError(f"got no results of {empty}: train and evaluate them first")
-    tables = {variant: [{row["name"]: row for row in seed} for seed in seeds] for variant, seeds in rows.items()}
+    tables = {variant: [_measured(seed, metrics) for seed in seeds] for variant, seeds in rows.items()}
     everyone = [table for seeds in tables.values() for table in seeds]
     names = [name for name in everyone[0] if all(name in table for table in everyone)]
     if not names:
@@ -52,6 +52,10 @@ def stack_scores(rows: Mapping[str, Sequence[Rows]], metrics: Iterable[str]) -> 
         variant: {m: np.array([[_number(table[name], m) for name in names] for table in seeds]) for m in metrics}
         for variant, seeds in tables.items()
     }
+
+
+def _measured(rows: Rows, metrics: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    return {row["name"]: row for row in rows if any(row.get(metric) is not None for metric in metrics)}
 
 
 def _number(row: Mapping[str, Any], metric: str) -> float:

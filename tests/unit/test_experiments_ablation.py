@@ -36,10 +36,11 @@ def test_scores_are_of_the_people_that_all_have_in_one_order():
     assert scores["b"]["shape_mm"].tolist() == [[4, 5]]
 
 
-def test_a_missing_number_is_no_number():
-    scores = stack_scores({"a": [[{"name": "p", "shape_mm": None}, {"name": "q", "shape_mm": 2}]]}, METRICS)
-    assert np.isnan(scores["a"]["shape_mm"]).tolist() == [[True, False]]
-    assert np.isnan(scores["a"]["frontal_id_centred"]).all()
+def test_who_has_no_number_is_left_out_and_a_missing_number_is_none():
+    found = [{"name": "p", "shape_mm": None}, {"name": "q", "shape_mm": 2}, {"name": "r", "frontal_id_centred": 0.5}]
+    scores = stack_scores({"a": [found]}, METRICS)["a"]
+    np.testing.assert_array_equal(scores["shape_mm"], [[2, np.nan]])
+    np.testing.assert_array_equal(scores["frontal_id_centred"], [[np.nan, 0.5]])
 
 
 def test_results_that_cannot_be_compared_are_told():
@@ -77,6 +78,8 @@ def test_charts_have_a_panel_a_metric_and_every_variant():
     figure = difference_chart(scores_of_variants(), "base", METRICS)
     assert [axis.get_title() for axis in figure.axes] == [facts_of(metric)[0] for metric in METRICS]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["worse", "better"]
+    rings = [line for line in figure.axes[0].lines if line.get_fillstyle() == "none"]
+    assert [list(line.get_xdata()) for line in rings] == [[0.5, 0.5], [-0.5, -0.5]]
     curves = {"T = 10": {0.0: scores_of_variants()["base"], 1.0: scores_of_variants()["worse"]}}
     panel = curve_chart(curves, METRICS, "s", mark=1.0).axes[0]
     assert [text.get_text() for text in panel.get_xticklabels()] == ["off", "1"]
