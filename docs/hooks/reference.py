@@ -74,11 +74,11 @@ def _component(kind: str, name: str) -> str:
 def config_page(path: Path) -> str:
     """The keys of a primary config: from its schema's dataclass; then its defaults list."""
     schema = _schema(path)
-    rows = [(f.name, _type(f), _value(_default(f)), comment) for f, comment in _commented(schema)]
-    text = _table(("key", "type", "default", ""), rows)
     groups = [item for item in yaml.safe_load(path.read_text())["defaults"] if isinstance(item, dict)]
-    chosen = [next(iter(item.items())) for item in groups if not next(iter(item)).startswith("override")]
-    table = _table(("group", "chosen by default"), [(_linked(kind), _value(name)) for kind, name in chosen])
+    chosen = dict(next(iter(item.items())) for item in groups if not next(iter(item)).startswith("override"))
+    own = [(field, comment) for field, comment in _commented(schema) if field.name not in chosen]
+    text = _table(("key", "type", "default", ""), [(f.name, _type(f), _value(_default(f)), c) for f, c in own])
+    table = _table(("group", "chosen by default"), [(_linked(kind), _value(name)) for kind, name in chosen.items()])
     return f"# `{path.stem}.py`\n\n{_first_paragraph(schema)}\n\n## Keys\n\n{text}\n\n## Groups\n\n{table}\n"
 
 
@@ -199,11 +199,13 @@ def _value(value: Any) -> str:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [
-        header,
-        ("---",) * len(header),
-        *((f"`{row[0]}`" if "](" not in row[0] else row[0], *row[1:]) for row in rows),
-    ]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
+    """Markdown; the first column is code. Angle brackets of docstrings stay what they are."""
+    names = [row[0] if "](" in row[0] else f"`{row[0]}`" for row in rows]
+    lines = [header, ("---",) * len(header), *((name, *row[1:]) for name, row in zip(names, rows, strict=True))]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """On one line; outside of code, `<name>` is no tag."""
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|").replace("\n", " "))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
