@@ -57,18 +57,19 @@ class WandbTracker(Tracker):
         self._best: dict[str, float] = {}
 
     def start(self, run: TrackedRun) -> None:
-        """Open the run; its id is that of the run's folder."""
+        """Open the run; its id is that of the run's folder, or WANDB_RUN_ID where that is set."""
         import wandb
 
         self._folder = run.folder
         run.folder.mkdir(parents=True, exist_ok=True)
-        self._earlier = list(self._sessions(run.identifier)) if self.mode == "offline" else []
-        self._await_own_second(run.identifier)
+        identifier = os.environ.get("WANDB_RUN_ID") or run.identifier  # a sweep's agent names its runs itself
+        self._earlier = list(self._sessions(identifier)) if self.mode == "offline" else []
+        self._await_own_second(identifier)
         self.row = 1 + max((entry["_step"] for entry in self._earlier), default=-1)
         self.run = wandb.init(
             dir=str(run.folder),
             name=run.name,
-            id=run.identifier,
+            id=identifier,
             group=self.group or run.compared_with,
             tags=list(dict.fromkeys([*run.tags, *self.tags])),
             job_type=run.job_type,

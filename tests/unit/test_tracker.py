@@ -196,3 +196,21 @@ def test_what_an_evaluation_found_is_shown(tmp_path):
     assert (made.name, made.kind) == ("evaluation-people-1-ff", "evaluation")
     assert uses == [model_artifact(model)]
     assert uses[0].name == "model-0123456789ab"
+
+
+def test_a_run_of_wandbs_agent_has_the_id_that_the_agent_gave(tmp_path, monkeypatch):
+    import wandb
+
+    asked = {}
+
+    def init(**options):
+        asked.update(options)
+        raise ConnectionError("no server here")
+
+    monkeypatch.setattr(wandb, "init", init)
+    run = TrackedRun(tmp_path / "run", "run", {})
+    for name, expected in (("agents-own", "agents-own"), ("", run.identifier)):
+        monkeypatch.setenv("WANDB_RUN_ID", name)
+        with pytest.raises(ConnectionError):
+            build(config_of("tracker", "wandb", mode="offline"), "tracker").start(run)
+        assert asked["id"] == expected
