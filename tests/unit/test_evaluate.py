@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
+from fitdiff import registry
 from fitdiff.cli import guarded, hydra_word, run_evaluate
 from fitdiff.config import register_schemas
 from fitdiff.evaluation.benchmark import BenchmarkError, Context, Evaluation, Table
@@ -23,11 +24,10 @@ from tests.conftest import ROOT
 TABLE = Table(["method", "error mm"], [["ours_1", "1.2 & more"]], published=[["theirs|2", "3.4"]], title="50% of it")
 
 
-@register("benchmark", "toy")
 class Toy:
-    """Counts its calls."""
+    """Keeps the context that it is called with."""
 
-    calls: list[Context]
+    seen: Context
 
     def __init__(self, *, answer: float = 42.0, predictions: str | None = None) -> None:
         """`answer`: to give."""
@@ -43,6 +43,14 @@ class Toy:
         picture = np.zeros((4, 6, 3), np.uint8)
         pictures = {"sheet": picture, "curve": Figure()}
         return Evaluation(rows, {"error": self.answer}, {"first": TABLE, "second": TABLE}, pictures, ["a toy"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    """For this file alone: other tests look at everything that is registered."""
+    register("benchmark", "toy")(Toy)
+    yield
+    del registry._components["benchmark", "toy"]
 
 
 def composed(*words):
