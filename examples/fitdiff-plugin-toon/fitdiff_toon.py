@@ -20,7 +20,7 @@ class ToonRenderer(AutomaticRenderer):
         self.bands = bands
 
     def forward(self, vertices_BV3: Tensor, maps: FaceMaps, camera: Camera, lighting: Lighting, size: int) -> Rendering:
-        """As `renderer=auto`; the gradient is that of the smooth image, since the steps have none (straight-through)."""
+        """As `renderer=auto`; the gradient is that of the smooth image, as steps have none (straight-through)."""
         rendering = super().forward(vertices_BV3, maps, camera, lighting, size)
         smooth = rendering.image
         brightness = smooth.mean(1, keepdim=True)

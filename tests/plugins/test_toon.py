@@ -1,4 +1,4 @@
-"""The example of a third party's package: installed by pip, selected from the command line, differentiable, walked through."""
+"""The example of a third party's package: installed by pip, selected from the command line, walked through."""
 
 import json
 import os
