@@ -46,6 +46,15 @@ class Group:
         """`TRAINING` or the benchmark."""
         return self.runs[0].kind
 
+    @property
+    def seeds(self) -> list[str]:
+        """What tells the runs apart, as text: trainings of one seed are the same training, as a shared baseline is.
+
+        Evaluations are of checkpoints, whose seeds their own does not tell.
+        """
+        told = [run.folder if self.kind != TRAINING or run.seed is None else run.seed for run in self.runs]
+        return list(dict.fromkeys(map(str, told)))
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """By dotted key, without bookkeeping."""

@@ -128,10 +128,10 @@ def _head(group: Group) -> list[Cell]:
     state = count + unfinished[0].status if unfinished else "finished"
     seconds = [run.seconds for run in group.runs if run.seconds is not None]
     mean = sum(seconds) / len(seconds) if seconds else None
-    seeds = list(dict.fromkeys(str(run.seed) for run in group.runs))
+    known = list(dict.fromkeys(str(run.seed) for run in group.runs if run.seed is not None))
     return [
         Cell(group.name, link=f"group-{group.index}"),
-        Cell(str(len(group.runs)), len(group.runs), ", ".join(seeds) if len(seeds) > 1 else ""),
+        Cell(str(len(group.seeds)), len(group.seeds), ", ".join(known) if len(known) > 1 else ""),
         Cell(state, mark="unfinished" if unfinished else ""),
         Cell(duration(mean), mean, "each" if len(seconds) > 1 else ""),
         *([] if group.kind == TRAINING else [_items(group)]),

@@ -68,6 +68,13 @@ def test_groups_of_the_same_common_name_are_told_apart():
     assert [group.name for group in group_runs(runs)] == ["run-0 and 1 more", "run-2 and 1 more"]
 
 
+def test_a_training_that_two_experiments_share_is_one_seed():
+    runs = [run_of(f"{name}-s{s}", float(s), source=f"stage-{s}", seed=s) for name in "ab" for s in range(3)]
+    (group,) = group_runs(runs)
+    assert group.seeds == ["0", "1", "2"]
+    assert group.estimate("diffusion/shape_mm").n == 3
+
+
 def test_a_shared_stage_counts_once():
     runs = [run_of(f"a-s{s}", 30.0, source="stages/autoencoder", seed=s, c=1) for s in range(3)]
     estimate = group_runs(runs)[0].estimate("diffusion/shape_mm")
