@@ -205,7 +205,8 @@ def module_command(name: str, words: list[str]) -> None:
     if importlib.util.find_spec(f"{name}.__main__" if _is_package(name) else name) is None:
         raise AssertionError(f"there is no module {name}")
     module = importlib.import_module(f"{name}.__main__" if _is_package(name) else name)
-    assert callable(getattr(module, "main", None)), f"{name} is no command"
+    if not callable(getattr(module, "main", None)):
+        execute("-m", name, "--help")
     if words:
         parse(words, module.Options)
 
@@ -246,7 +247,8 @@ def tool_command(words: list[str]) -> None:
     done = subprocess.run([tool, *commands, "--help"], capture_output=True, text=True)
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
-    assert all(word.split("=")[0] in text for word in words if word.startswith("--")), text
+    unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in text]
+    assert not unknown, f"{words[0]} has no {unknown}"
 
 
 TOOLS = {"wandb", "trackio", "tensorboard", "mlflow", "optuna", "mkdocs"}
