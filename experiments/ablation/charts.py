@@ -83,7 +83,7 @@ def curve_chart(
         axis.set_title(f"{label} ({'more' if higher_is_better else 'less'} is better)", fontsize=10)
         axis.set_xlabel(setting, fontsize=9)
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize=8)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 
