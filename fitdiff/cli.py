@@ -37,7 +37,10 @@ MULTIRUN = ("-m", "--multirun")
 
 def prepare() -> None:
     """Register every component and schema, and quote file names in `sys.argv`. Call before `hydra.main` composes."""
-    load_plugins()
+    try:
+        load_plugins()
+    except ComponentError as error:
+        _fail(_process(), error)
     register_schemas()
     arguments = [hydra_word(argument) for argument in sys.argv[1:]]
     sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in MULTIRUN)
@@ -87,9 +90,9 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
             UseError,
             FileNotFoundError,
         )
-        process = int(os.environ.get("RANK", "0"))  # as launchers number those that train together
-        load_plugins()  # Hydra's launchers run this in processes that know nothing yet
+        process = _process()
         try:
+            load_plugins()  # Hydra's launchers run this in processes that know nothing yet
             function(config)
         except InterruptedRun as stop:
             if process == 0:
@@ -103,6 +106,11 @@ def guarded(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], No
             _fail(process, error)
 
     return wrapper
+
+
+def _process() -> int:
+    """As launchers number those that train together."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _fail(process: int, error: Exception) -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from typing_extensions import get_protocol_members
 
 from fitdiff import types
 from fitdiff.evaluation.benchmark import Benchmark
@@ -106,15 +107,30 @@ def kinds() -> list[str]:
 
 
 def load_plugins() -> None:
-    """Import the built-in components, then every installed entry point of the group `fitdiff.plugins`. Idempotent."""
+    """Import the built-in components, then every installed entry point of the group `fitdiff.plugins`. Idempotent.
+
+    Raises:
+        ComponentError: a plug-in cannot be imported, or registers a name that is taken; its package is named.
+    """
     global _plugins_loaded
     if _plugins_loaded:
         return
     for module in BUILT_INS:
         importlib.import_module(module)
     for entry_point in importlib.metadata.entry_points(group="fitdiff.plugins"):
-        entry_point.load()
+        _load(entry_point)
     _plugins_loaded = True
+
+
+def _load(entry_point: importlib.metadata.EntryPoint) -> None:
+    try:
+        entry_point.load()
+    except Exception as error:  # whatever a third party's module raises
+        package = entry_point.dist.name if entry_point.dist else entry_point.name
+        raise ComponentError(
+            f"the plug-in package {package} cannot be loaded ({type(error).__name__}: {error}). "
+            f'python -c "import {entry_point.module}" shows where; pip uninstall {package} goes on without it'
+        ) from error
 
 
 def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> Any:
@@ -154,12 +170,8 @@ def build(node: Mapping[str, Any] | DictConfig, kind: str, **runtime: Any) -> An
         raise ComponentError(f"{kind}: {error}") from error
     protocol = PROTOCOLS.get(kind)
     if protocol is not None and not isinstance(component, protocol):
-        wanted = (
-            sorted(a for a in typing.get_protocol_members(protocol) if not hasattr(component, a))
-            if hasattr(typing, "get_protocol_members")
-            else []
-        )
-        raise ComponentError(f"{kind} {target} does not satisfy {protocol.__name__}: lacks {wanted or 'attributes'}")
+        lacking = sorted(a for a in get_protocol_members(protocol) if not hasattr(component, a))
+        raise ComponentError(f"{kind} {target} does not satisfy {protocol.__name__}: it lacks {', '.join(lacking)}")
     return component
 
 

@@ -48,7 +48,8 @@ def test_the_true_face_in_the_true_scene_has_no_error(model, tmp_path):
     z[:, model.latent.parts[0]] = truth.identity
     found = scores.score(Fit(z, problem.scene, 0.0), problem, truth, rows)
     for name in ("shape_mm", "nose_mm", "true_landmarks", "light_degrees", "light_stops"):
-        assert found[name].abs().max() < 0.05 if name == "light_degrees" else 2e-3, name
+        limit = 0.05 if name == "light_degrees" else 2e-3
+        assert found[name].abs().max() < limit, name
     assert found["photo_id"].shape == (2,)
 
 

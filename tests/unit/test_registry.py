@@ -144,7 +144,7 @@ def test_a_default_without_annotation_is_an_error():
 
 def test_a_component_must_satisfy_its_protocol(monkeypatch):
     register("denoiser", "not_callable")(Toy)
-    with pytest.raises(ComponentError, match="does not satisfy Denoiser"):
+    with pytest.raises(ComponentError, match="does not satisfy Denoiser: it lacks __call__"):
         build({"_target_": f"{__name__}.Toy"}, "denoiser", size=1)
 
 
