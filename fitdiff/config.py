@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 
@@ -135,13 +136,24 @@ class SampleConfig:
 
 
 def register_schemas() -> None:
-    """Store the root schemas for the primary configs' defaults lists."""
+    """Store the root schemas for the primary configs' defaults lists, and what their `--help` is made with."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="fit_schema", node=FitConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="sample_schema", node=SampleConfig)
+    OmegaConf.register_new_resolver("groups", _groups, replace=True)
+
+
+def _groups(*, _root_: DictConfig) -> str:
+    """`${groups:}`: the groups that a command has, and what each may be; its experiments stand in the text below.
+
+    (Hydra's own list has the groups of all commands.)
+    """
+    loader = GlobalHydra.instance().config_loader()
+    groups = sorted(g for g in _root_.hydra.runtime.choices if not g.startswith("hydra/") and g != "experiment")
+    return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in groups)
 
 
 def plain(node: Any) -> Any:

@@ -14,6 +14,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 import pytest
 import torch
 
+from fitdiff import registry
+
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +64,12 @@ def tiny_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     run("train.py", *TINY, f"outputs={folder}", f"data.cache={folder}/cache")
     return folder / "tiny"
+
+
+def built_in(kind: str) -> list[str]:
+    """Names of fitdiff's own components: those of installed plug-ins promise what they want."""
+    registry.load_plugins()
+    return [n for n in registry.names(kind) if registry.config_of(kind, n)["_target_"].startswith("fitdiff.")]
 
 
 def stage_folder(outputs: Path, stage: str) -> Path:

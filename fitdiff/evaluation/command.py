@@ -51,13 +51,13 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
         loaded.append(FitDiff.load(config.checkpoint, config.device, plain(config.renderer)))
         return loaded[0]
 
-    choices = {kind: asked[kind] for kind in GROUPS}
+    choices = {kind: asked.get(kind) for kind in GROUPS}
     evaluation = benchmark(Context(load, choices, out, console, config.seed, config.samples, config.batch))
     about = {
         "benchmark": name_of("benchmark", asked["benchmark"]),
         "name": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "config": {**asked, "checkpoint": config.checkpoint},
+        "config": asked if _predictions(asked) else {**asked, "checkpoint": config.checkpoint},
         "config_hash": config_hash(asked),
         "command": _command_line(),
         "checkpoint": config.checkpoint if loaded else None,
@@ -95,20 +95,29 @@ def _command_line() -> str | None:
 def settings(config: DictConfig) -> dict[str, Any]:
     """All that decides the figures, resolved: what is left to the checkpoint as that says, guidance by `factors`.
 
-    Of the checkpoint, `weights` has the seal of its file: the same weights at another place give the same figures.
+    Of the checkpoint, `weights` has the seal of its file: the same weights at another place give the same figures. Of
+    meshes that were made elsewhere, the benchmark's own options decide: nothing is fitted.
     """
+    asked = {"benchmark": plain(config.benchmark)}
+    if _predictions(asked):
+        return asked
     trained = read_json(Path(config.checkpoint) / "config.json") or {}
     nodes = {kind: plain(config[kind]) or trained.get(kind) for kind in (*GROUPS, "renderer")}
-    node, factors = plain(config.benchmark), plain(config.factors)
+    factors = plain(config.factors)
     return {
-        "benchmark": node,
+        **asked,
         **nodes,
         "guidance": scaled(nodes["guidance"], factors),
         "factors": factors,
         "samples": config.samples,
         "seed": config.seed,
-        "weights": {} if node.get("predictions") else trained.get("weights") or {},
+        "weights": trained.get("weights") or {},
     }
+
+
+def _predictions(asked: Mapping[str, Any]) -> str | None:
+    """The folder of meshes that were made elsewhere."""
+    return asked["benchmark"].get("predictions")
 
 
 def scaled(guidance: Mapping[str, Mapping[str, Any]], factors: Mapping[str, float]) -> dict[str, dict[str, Any]]:
@@ -129,7 +138,7 @@ def scaled(guidance: Mapping[str, Mapping[str, Any]], factors: Mapping[str, floa
 
 def place_of(config: DictConfig, asked: Mapping[str, Any]) -> tuple[str, Path]:
     """Name and folder: `<outputs>/evaluations/<benchmark>-<who is judged>-<digits of the settings>` unless given."""
-    judged = asked["benchmark"].get("predictions")
+    judged = _predictions(asked)
     path = Path(judged or config.checkpoint).expanduser().absolute()
     who = path.parent.name if not judged and path.name == "model" else path.name
     words = re.sub(r"[^\w.+-]+", "_", f"{name_of('benchmark', asked['benchmark'])}-{who}")

@@ -57,13 +57,14 @@ class Identity:
             BenchmarkError: no photo could be fitted, or the list of pairs is none.
         """
         from fitdiff.evaluation import identity_tables
-        from fitdiff.evaluation.identity_photos import read_pairs
+        from fitdiff.evaluation.identity_photos import find_photos, read_pairs
         from fitdiff.evaluation.identity_scores import embed_fits, networks_of
         from fitdiff.evaluation.photo_meshes import fit_photos
 
-        photos = self._photos(context)
-        listed = read_pairs(Path(self.pairs).expanduser(), photos) if self.pairs else None
+        given = find_photos(Path(self.path).expanduser(), context.out) if self.path else []
+        listed = read_pairs(Path(self.pairs).expanduser(), given) if self.pairs else None
         networks = networks_of(context.model, self.judge)
+        photos = given or self._people_and_shipped(context)
         entries = {entry.name: entry for entry in fit_photos(context, {photo.name: photo.path for photo in photos})}
         fitted = [photo for photo in photos if entries[photo.name].folder]
         failed = {name: str(entry.error) for name, entry in entries.items() if not entry.folder}
@@ -76,12 +77,10 @@ class Identity:
         embeddings = embed_fits(context, shown, folders, networks)
         return identity_tables.evaluation_of(self, context, fitted, failed, networks, embeddings, listed)
 
-    def _photos(self, context: Context) -> list[PersonPhoto]:
-        from fitdiff.evaluation.identity_photos import PersonPhoto, find_photos
+    def _people_and_shipped(self, context: Context) -> list[PersonPhoto]:
+        from fitdiff.evaluation.identity_photos import PersonPhoto
         from fitdiff.evaluation.shipped_photos import SHIPPED
 
-        if self.path:
-            return find_photos(Path(self.path).expanduser(), context.out)
         real = [source.find() for source in SHIPPED if source.free]
         return self._synthetic(context) + [PersonPhoto(p.name, p, p.name) for p in real if p.is_file()]
 
@@ -100,7 +99,7 @@ class Identity:
         images = portraits.gather(range(self.n))["image"][:, PHOTO]
         photos = []
         for number, image in enumerate(images):
-            path = context.out / "photos" / f"person-{number}.png"
+            path = context.out / "photos" / portraits.folder.name / f"person-{number}.png"
             if not path.exists():  # a new file would be a new photo, whose fit is made again
                 save_png(image.permute(1, 2, 0).numpy(), path)
             photos.append(PersonPhoto(path.name, path, path.name))

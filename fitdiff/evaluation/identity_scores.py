@@ -15,12 +15,13 @@ from fitdiff.alignment.crop import crop, crop_transform
 from fitdiff.alignment.face import find_face, square_crop
 from fitdiff.alignment.photo import load_photo
 from fitdiff.avatar.relight import frontal_camera, studio_lighting
-from fitdiff.evaluation.benchmark import BenchmarkError, Context
+from fitdiff.evaluation.benchmark import Context
 from fitdiff.evaluation.identity_photos import PersonPhoto
+from fitdiff.evaluation.judge import build_judge
 from fitdiff.evaluation.people import NOVEL, PHOTO
 from fitdiff.evaluation.portraits import HeldOutPeople
 from fitdiff.photo_fit import PICTURE_SIZE
-from fitdiff.registry import build, config_of, name_of
+from fitdiff.registry import build, name_of
 from fitdiff.types import composite
 
 GREY = 0.5
@@ -53,14 +54,12 @@ def networks_of(model: Any, judge: str | None) -> list[Network]:
     """The network that guides the fits, and the held-out one.
 
     Raises:
-        BenchmarkError: the judge is the network that guides. FileNotFoundError: it has no weights here.
+        BenchmarkError, ComponentError, FileNotFoundError: see `build_judge`.
     """
     name = name_of("identity", model.config["identity"])
     networks = [Network(name, model.identity, model.embedding_mean.cpu().numpy())]
-    if judge == name:
-        raise BenchmarkError(f"benchmark.judge={judge}: fits were guided by it; give another network, or null")
     if judge is not None:
-        networks.append(Network(judge, build(config_of("identity", judge), "identity").to(model.device).eval()))
+        networks.append(Network(judge, build_judge(model, judge)))
     return networks
 
 

@@ -15,6 +15,7 @@ from fitdiff.config import config_hash
 from fitdiff.data.people import VERSION
 from fitdiff.evaluation import methods
 from fitdiff.evaluation.benchmark import Context
+from fitdiff.evaluation.judge import build_judge
 from fitdiff.evaluation.methods import Fit, RidgeRegression, Solver
 from fitdiff.evaluation.people import PHOTO, Scorer, Truth, find_faces, known_problem, photo_problem
 from fitdiff.evaluation.portraits import HeldOutPeople
@@ -65,6 +66,7 @@ class PeopleScores:
         everyone = methods_of(context, self.size)
         self.methods = [everyone[name]() for name in asked.methods]
         self.folder = context.out / "parts"
+        self._scorers = self._build_scorers()  # now: a judge that cannot be built is told before the first fit
 
     @functools.cached_property
     def key(self) -> str:
@@ -124,13 +126,11 @@ class PeopleScores:
     def _detectors(self) -> list[Any]:
         return [build(self.context.node(kind), kind) for kind in ("detector", "landmarks")]
 
-    @functools.cached_property
-    def _scorers(self) -> dict[str, Scorer]:
+    def _build_scorers(self) -> dict[str, Scorer]:
         """By what their metrics begin with: the model's own network, and the second judge."""
         scorers = {"": Scorer(self.model)}
         if self.asked.judge:
-            judge = build(config_of("identity", self.asked.judge), "identity").to(self.model.device).eval()
-            scorers[f"{self.asked.judge}_"] = Scorer(self.model, judge)
+            scorers[f"{self.asked.judge}_"] = Scorer(self.model, build_judge(self.model, self.asked.judge))
         return scorers
 
     def score(self, fit: Fit, problem: FitProblem, truth: Truth, rows: list[int]) -> dict[str, Tensor]:

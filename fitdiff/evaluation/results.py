@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from fitdiff.evaluation.benchmark import Evaluation, Table
-from fitdiff.storage import write_atomically, write_json
+from fitdiff.storage import read_json, write_atomically, write_json
 
+RESULTS = "results.json"
 MEASURED, PUBLISHED = "this run", "as published"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,29 +28,53 @@ LATEX = {
 def write_evaluation(folder: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> Path:
     """Write everything; results.json is the last, so that a folder which has it is whole.
 
+    What an earlier evaluation wrote here is removed first, as its results.json lists it; nothing else is touched.
+
     Args:
         about: the head of results.json: benchmark, name, date, config, ...
 
     Returns:
         Path of results.json.
+
+    Raises:
+        ValueError: a row of a table has another length than its header; nothing is removed then.
     """
-    tables = dict(zip(_file_names(evaluation.tables), evaluation.tables.values(), strict=True))
-    if tables:
-        notes = "\n".join(f"- {note}" for note in evaluation.notes)
-        text = "\n\n".join([*map(markdown, tables.values()), notes])
-        write_atomically(folder / "table.md", (text.strip() + "\n").encode())
-    for name, table in tables.items():
-        write_atomically(folder / f"{name}.tsv", tsv(table).encode())
-        write_atomically(folder / f"{name}.tex", latex(table).encode())
-    for name, picture in evaluation.pictures.items():
-        _save_picture(picture, folder / name)
+    files = _files_of(evaluation)
+    _remove_former(folder)
+    for name, data in files.items():
+        write_atomically(folder / name, data)
     results = {
         **about,
         "rows": [_numbers(row) for row in evaluation.rows],
         "summary": _numbers(evaluation.summary),
         "notes": list(evaluation.notes),
+        "files": list(files),
     }
-    return write_json(folder / "results.json", results)
+    return write_json(folder / RESULTS, results)
+
+
+def _files_of(evaluation: Evaluation) -> dict[str, bytes]:
+    """Tables and pictures by file name."""
+    files: dict[str, bytes] = {}
+    tables = dict(zip(_file_names(evaluation.tables), evaluation.tables.values(), strict=True))
+    if tables:
+        notes = "\n".join(f"- {note}" for note in evaluation.notes)
+        text = "\n\n".join([*map(markdown, tables.values()), notes])
+        files["table.md"] = (text.strip() + "\n").encode()
+    for name, table in tables.items():
+        files |= {f"{name}.tsv": tsv(table).encode(), f"{name}.tex": latex(table).encode()}
+    for name, picture in evaluation.pictures.items():
+        suffix, data = _encoded(picture)
+        files[f"{name}{suffix}"] = data
+    return files
+
+
+def _remove_former(folder: Path) -> None:
+    former = read_json(folder / RESULTS)
+    for name in former.get("files", []) if isinstance(former, dict) else []:
+        if Path(name).name == name:  # a results.json of a stranger's names nothing outside of its folder
+            (folder / name).unlink(missing_ok=True)
+    (folder / RESULTS).unlink(missing_ok=True)
 
 
 def markdown(table: Table) -> str:
@@ -103,13 +128,14 @@ def _file_names(tables: Mapping[str, Table]) -> Sequence[str]:
     return ["table", *list(tables)[1:]] if tables else []
 
 
-def _save_picture(picture: Any, path: Path) -> Path:
+def _encoded(picture: Any) -> tuple[str, bytes]:
+    """Suffix and content of a picture's file."""
     data = io.BytesIO()
     if isinstance(picture, np.ndarray):
         Image.fromarray(picture).save(data, "JPEG", quality=90)
-        return write_atomically(path.with_name(f"{path.name}.jpg"), data.getvalue())
+        return ".jpg", data.getvalue()
     picture.savefig(data, format="png", dpi=130, metadata={"Software": None})
-    return write_atomically(path.with_name(f"{path.name}.png"), data.getvalue())
+    return ".png", data.getvalue()
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from fitdiff import registry
 from fitdiff.renderer import TorchRenderer
 from fitdiff.renderer.bench import ellipsoid, scene
+from tests.conftest import built_in
 
 registry.load_plugins()
 SIZE = 24
@@ -48,7 +49,7 @@ def leaves(arguments):
     return [leaf(arguments[0]), *(record.map(leaf) for record in arguments[1:])], found
 
 
-@pytest.fixture(params=registry.names("renderer"))
+@pytest.fixture(params=built_in("renderer"))
 def name(request):
     return request.param
 

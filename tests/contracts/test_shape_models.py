@@ -7,6 +7,7 @@ import torch
 
 from fitdiff import registry, types
 from fitdiff.shape_model import complete
+from tests.conftest import built_in
 
 registry.load_plugins()
 MODELS = ("anny_face", *face_files.KINDS)
@@ -47,7 +48,7 @@ def marks(model, neutral):
 
 
 def test_every_registered_model_is_tested():
-    assert {name.split("_20")[0] for name in MODELS} == set(registry.names("shape_model"))
+    assert {name.split("_20")[0] for name in MODELS} == set(built_in("shape_model"))
 
 
 def test_shapes_types_and_names(model, neutral):

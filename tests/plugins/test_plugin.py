@@ -47,6 +47,16 @@ def test_a_plugin_is_selected_and_typed(tmp_path):
     assert "Integer" in wrong.stderr
 
 
+def test_one_that_cannot_be_imported_is_named_in_a_line(tmp_path):
+    install(tmp_path)
+    (tmp_path / "fitdiff_shout.py").write_text("import no_such_package\n")
+    done = train(tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for text in ("fitdiff-shout", "no_such_package", "pip uninstall fitdiff-shout"):
+        assert text in done.stderr
+
+
 def test_without_it_the_name_is_unknown_and_the_options_are_listed(tmp_path):
     done = train(tmp_path, "tracker=shouting")
     assert done.returncode != 0

@@ -125,11 +125,12 @@ def test_results_reach_the_tracker(tmp_path):
     assert (out / "results.json").exists()
 
 
-def test_meshes_of_others_are_named_after_their_folder_and_need_no_checkpoint(tmp_path):
+def test_meshes_of_others_are_named_after_their_folder_and_have_nothing_of_a_checkpoint(tmp_path, tiny_run):
     words = [f"outputs={tmp_path}", f"benchmark.predictions={tmp_path / 'their meshes'}"]
-    here, there = evaluate(*words, "checkpoint=nothing"), evaluate(*words, "checkpoint=nowhere")
-    assert here == there
+    here = evaluate(*words, "checkpoint=nothing")
+    assert evaluate(*words, f"checkpoint={tiny_run / 'model'}", "seed=3") == here
     assert here.name.startswith("toy-their_meshes-")
+    assert set(json.loads((here / "results.json").read_text())["config"]) == {"benchmark"}
 
 
 def test_factors_multiply_weights_and_zero_leaves_a_term_out():
@@ -173,6 +174,7 @@ def test_help_shows_benchmarks_and_overrides():
     assert done.returncode == 0, done.stderr
     for text in ("benchmark: identity, now, people, realy", "Common overrides", "factors=", "checkpoint="):
         assert text in done.stdout
+    assert "scale: base" not in done.stdout  # train.py's
 
 
 def test_published_figures_are_marked_in_every_format():
@@ -191,11 +193,29 @@ def test_published_figures_are_marked_in_every_format():
     assert "figures" not in markdown(Table(["a"], [["1"]]))
 
 
-def test_a_row_of_another_length_is_refused_before_results_are_written(tmp_path):
-    evaluation = Evaluation([], {}, {"t": Table(["a", "b"], [["1"]])})
+def test_a_row_of_another_length_is_refused_before_anything_is_written_or_removed(tmp_path):
+    write_evaluation(tmp_path, Evaluation([], {"answer": 1.0}, {"t": TABLE}), {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="row of 1 cells, expected 2"):
-        write_evaluation(tmp_path, evaluation, {})
-    assert not (tmp_path / "results.json").exists()
+        write_evaluation(tmp_path, Evaluation([], {}, {"t": Table(["a", "b"], [["1"]])}), {})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_is_written_again_has_nothing_of_the_former_evaluation(tmp_path):
+    mine = tmp_path / "mine.tsv"
+    mine.write_text("not theirs")
+    picture = {"people": np.zeros((4, 6, 3), np.uint8)}
+    write_evaluation(tmp_path, Evaluation([], {}, {"first": TABLE, "missing": TABLE}, picture), {})
+    assert {"missing.tex", "people.jpg"} < {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "results.json").write_text(
+        (tmp_path / "results.json").read_text().replace('"people.jpg"', '"people.jpg", "../outside.txt"')
+    )
+    outside = tmp_path.parent / "outside.txt"
+    outside.write_text("stays")
+    write_evaluation(tmp_path, Evaluation([], {}, {"first": TABLE}), {})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"table.md", "table.tsv", "table.tex", "results.json", "mine.tsv"}
+    assert outside.exists()
 
 
 def test_every_benchmark_of_the_package_has_a_config():

@@ -13,7 +13,7 @@ from fitdiff.evaluation.people_benchmark import People
 from fitdiff.evaluation.people_scores import PeopleScores
 from fitdiff.evaluation.people_surface import scan_errors
 from fitdiff.evaluation.portraits import BLOCK, HeldOutPeople
-from fitdiff.registry import config_of
+from fitdiff.registry import ComponentError, config_of
 
 N = 3
 
@@ -51,6 +51,15 @@ def test_the_true_face_in_the_true_scene_has_no_error(model, tmp_path):
         limit = 0.05 if name == "light_degrees" else 2e-3
         assert found[name].abs().max() < limit, name
     assert found["photo_id"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"), [("nosuch", "identity=nosuch is unknown"), ("dlib", "were guided by it")]
+)
+def test_a_judge_that_cannot_judge_is_told_before_anything_is_made(model, tmp_path, judge, message, monkeypatch):
+    monkeypatch.setattr(HeldOutPeople, "missing", lambda *_: pytest.fail("portraits were made"))
+    with pytest.raises((BenchmarkError, ComponentError), match=message):
+        People(n=N, judge=judge)(context_of(model, tmp_path))
 
 
 def test_the_mean_face_s_shape_error_is_the_direct_one(model, evaluation):

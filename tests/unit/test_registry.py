@@ -9,6 +9,7 @@ from fitdiff.registry import ComponentError, build, config_of, register
 
 @pytest.fixture(autouse=True)
 def _own_components(monkeypatch):
+    registry.load_plugins()  # once a process: not into the copy that is dropped
     monkeypatch.setattr(registry, "_components", dict(registry._components))
 
 

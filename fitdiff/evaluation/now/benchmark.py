@@ -115,8 +115,10 @@ class Now:
 
         folder = NowFolder.open(self.path, self.images or TEST, scans=False)
         meshes, target = _fit(context, folder), context.out / "submission"
-        for key, mesh in meshes.files.items():
-            for suffix in (".obj", ".npy"):
+        for suffix in (".obj", ".npy"):
+            for key in meshes.failed:  # an earlier run, with other settings, may have had it
+                (target / f"{key}{suffix}").unlink(missing_ok=True)
+            for key, mesh in meshes.files.items():
                 link_or_copy(mesh.with_name(f"{mesh.stem}{suffix}"), target / f"{key}{suffix}")
         rows = [{"name": item.key, "written": float(item.key in meshes.files)} for item in folder.items]
         summary = {"images": float(len(folder.items)), "missing": float(len(meshes.failed))}

@@ -118,7 +118,7 @@ class RealyFolder:
         Raises:
             FolderError: one of the two is missing or damaged.
         """
-        mesh = Path(topology) if topology.lower().endswith((".obj", ".ply")) else None
+        mesh = Path(topology).expanduser() if topology.lower().endswith((".obj", ".ply")) else None
         mesh = mesh or _part(self.path, f"{topology}.obj") or self.path / "data" / f"{topology}.obj"
         table = mesh.with_suffix(".txt")
         if missing := [path for path in (mesh, table) if not path.is_file()]:
