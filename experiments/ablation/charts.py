@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.ablation.scores import Scores, judge
 from fitdiff.evaluation.metrics import facts_of
-from fitdiff.evaluation.statistics import bootstrap_over_seeds
+from fitdiff.evaluation.statistics import mean_interval
 
 VERDICT_COLOURS = {"beats": "#0072b2", "level": "#777777", "behind": "#d55e00"}
 SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -97,7 +97,7 @@ def _curve(
     settings: Sequence[float],
     number: int,
 ) -> None:
-    triples = [(place_of(v, settings), *bootstrap_over_seeds(curve[v][metric])) for v in sorted(curve)]
+    triples = [(place_of(v, settings), *mean_interval(curve[v][metric])) for v in sorted(curve)]
     places, middles, lows, highs = zip(*triples, strict=True)
     width = NUDGE * (place_of(settings[-1], settings) - place_of(settings[0], settings))
     below = [m - low for m, low in zip(middles, lows, strict=True)]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitdiff.evaluation.metrics import facts_of
-from fitdiff.evaluation.statistics import VERDICTS, paired_bootstrap
+from fitdiff.evaluation.statistics import difference_interval, mean_interval, side_of
 
 Rows = Sequence[Mapping[str, Any]]
 """Of a `results.json`: a person each, `name` and numbers."""
@@ -63,9 +63,13 @@ def _number(row: Mapping[str, Any], metric: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def judge(ours_SN: NDArray, theirs_SN: NDArray, metric: str) -> tuple[str, tuple[float, float, float]]:
-    """Verdict, and the paired difference with its interval over people and seeds (over people alone of one seed)."""
-    values = paired_bootstrap(ours_SN, theirs_SN)
-    _, low, high = values
-    side = int(low > 0) - int(high < 0)
-    return VERDICTS[1 + (side if facts_of(metric)[2] else -side)], values
+def judge(
+    ours_SN: NDArray, theirs_TN: NDArray, metric: str, by_seed: bool = False
+) -> tuple[str, tuple[float, float, float]]:
+    """Verdict, and the paired difference with its interval over people and seeds (over people alone of one seed).
+
+    Args:
+        by_seed: seed k of the one began like seed k of the other, so that seeds are paired as people are.
+    """
+    values = mean_interval(ours_SN - theirs_TN) if by_seed else difference_interval(ours_SN, theirs_TN)
+    return side_of(values, facts_of(metric)[2]), values

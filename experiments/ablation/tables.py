@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from experiments.ablation.scores import Scores, judge
 from experiments.report import markdown_table
 from fitdiff.evaluation.metrics import facts_of
-from fitdiff.evaluation.statistics import as_text, bootstrap_over_seeds
+from fitdiff.evaluation.statistics import as_text, mean_interval
 
 
 def mean_table(scores: Scores, metrics: Sequence[str]) -> str:
     """A row a variant: `mean (low to high)` over people and seeds."""
-    rows = [
-        [name, *(as_text(bootstrap_over_seeds(row[m]), facts_of(m)[1]) for m in metrics)]
-        for name, row in scores.items()
-    ]
+    rows = [[name, *(as_text(mean_interval(row[m]), facts_of(m)[1]) for m in metrics)] for name, row in scores.items()]
     return markdown_table(["", *(facts_of(m)[0] for m in metrics)], rows)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.fitting.rivals import GUIDED, WITHOUT
 from experiments.report import markdown_table
 from fitdiff.evaluation.metrics import METRICS, facts_of
-from fitdiff.evaluation.statistics import bootstrap_mean, difference, interval, verdict
+from fitdiff.evaluation.statistics import difference, interval, mean_interval, verdict
 
 Scores = Mapping[str, Mapping[str, NDArray]]
 """method -> metric -> a number a photo."""
@@ -62,7 +62,7 @@ def difficulty_table(scores: Scores, groups: Mapping[str, NDArray], metric: str)
 
 
 def _mean(values: NDArray, spec: str) -> str:
-    return format(bootstrap_mean(values)[0], spec) if len(values) else "–"
+    return format(mean_interval(values)[0], spec) if len(values) else "–"
 
 
 def groups_of(yaw: NDArray, occluded: NDArray) -> dict[str, NDArray]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.ablation.charts import MARKERS, SERIES_COLOURS
 from fitdiff.evaluation.realy.keypoints import REGIONS
-from fitdiff.evaluation.statistics import bootstrap_mean
+from fitdiff.evaluation.statistics import mean_interval
 
 
 def region_chart(results: Mapping[str, Any]) -> Figure:
@@ -20,7 +20,7 @@ def region_chart(results: Mapping[str, Any]) -> Figure:
         shift = 0.15 * (number - (len(results) - 1) / 2)
         for place, region in enumerate(REGIONS):
             values = [row[f"{region}_mm"] for row in result["rows"] if row[f"{region}_mm"] is not None]
-            middle, low, high = bootstrap_mean(values)
+            middle, low, high = mean_interval(values)
             axis.errorbar(
                 place + shift, middle, yerr=[[middle - low], [high - middle]], fmt=MARKERS[number], capsize=3,
                 color=SERIES_COLOURS[number], label=name if not place else None,

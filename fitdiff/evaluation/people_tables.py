@@ -12,7 +12,7 @@ from fitdiff.evaluation.benchmark import Evaluation, Table
 from fitdiff.evaluation.metrics import facts_of
 from fitdiff.evaluation.people_scores import Method, Part, PeopleScores
 from fitdiff.evaluation.sheet import photo_rows, sheet
-from fitdiff.evaluation.statistics import bootstrap_mean, difference, interval, verdict
+from fitdiff.evaluation.statistics import difference, interval, mean_interval, verdict
 
 HEADLINE = (
     "novel_id_centred", "frontal_id_centred", "shape_mm", "diffuse_db", "visible_diffuse_db", "ita_degrees",
@@ -42,7 +42,7 @@ def evaluation_of(asked: Any, scores: PeopleScores, parts: Sequence[tuple[Method
     table = joined(asked, parts)
     named = {metric if m == judged else f"{m}/{metric}": v for m, of in table.items() for metric, v in of.items()}
     rows = [{"name": f"person {i}", **{key: float(v[i]) for key, v in named.items()}} for i in range(asked.n)]
-    summary = {key: bootstrap_mean(values)[0] for key, values in named.items()}
+    summary = {key: mean_interval(values)[0] for key, values in named.items()}
     found = sum(len(part.rows) for method, part in parts if method.name == judged)
     pictures = _pictures(asked, scores, parts)
     return Evaluation(rows, {**summary, "faces_found": found}, tables(table, judged), pictures, _notes(asked, found))

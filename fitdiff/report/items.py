@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fitdiff.evaluation.statistics import VERDICTS, bootstrap_over_seeds, paired_bootstrap
+from fitdiff.evaluation.statistics import VERDICTS, difference_interval, mean_interval
 from fitdiff.report.groups import Group
 from fitdiff.report.metrics import by_importance, higher_is_better, hint, readable
 from fitdiff.report.runs import Run, number
@@ -39,7 +39,7 @@ def _of_run(run: Run, metric: str, names: Sequence[str]) -> list[float]:
 
 
 def paired_table(groups: Sequence[Group], base: Group) -> Table:
-    """Each group minus the base on the items that both have, with bootstrap intervals over items and seeds."""
+    """Each group minus the base on the items that both have, with intervals over items and seeds."""
     metrics, names = item_metrics(groups), item_names(groups)
     values = {(g.index, key): item_values(g, key, names) for g in groups for key in metrics}
     columns = [Column("run", numeric=False), Column("items")] + [metric_column(key, metrics) for key in metrics]
@@ -51,7 +51,7 @@ def paired_table(groups: Sequence[Group], base: Group) -> Table:
         shared = sum(name in set(item_names([base])) for name in item_names([group]))
         rows.append(Row([Cell(group.name), Cell(str(shared), shared), *cells], str(group.index)))
     note = (
-        "Mean difference on the same items, 95% bootstrap interval over items and seeds below it. "
+        "Mean difference on the same items, 95% interval (Student's) over items and seeds below it. "
         "Marked where the interval leaves out 0; many comparisons make some of these by chance."
     )
     return Table(f"Minus {base.name}, paired", columns, rows, note=note)
@@ -59,12 +59,13 @@ def paired_table(groups: Sequence[Group], base: Group) -> Table:
 
 def difference_cell(ours_SN: NDArray, theirs_TN: NDArray, metric: str) -> Cell:
     """`+0.12` with its interval; marked `beats` or `behind`, or `differs` where the metric has no better side."""
-    mean, low, high = paired_bootstrap(ours_SN, theirs_TN)
+    mean, low, high = difference_interval(ours_SN, theirs_TN)
     if not np.isfinite(mean):
         return Cell("–")
     side, higher = int(low > 0) - int(high < 0), higher_is_better(metric)
     verdict = ("differs" if side else "") if higher is None else VERDICTS[1 + (side if higher else -side)]
-    return Cell(f"{mean:+.4g}", mean, f"{low:+.4g} to {high:+.4g}", "" if verdict == "level" else verdict)
+    spread = f"{low:+.4g} to {high:+.4g}" if np.isfinite(low) else ""
+    return Cell(f"{mean:+.4g}", mean, spread, "" if verdict == "level" else verdict)
 
 
 def item_tables(groups: Sequence[Group], base: Group) -> list[Table]:
@@ -99,8 +100,10 @@ def _seed_mean(values_SN: NDArray) -> NDArray:
 
 
 def _mean_cell(values_SN: NDArray) -> Cell:
-    mean, low, high = bootstrap_over_seeds(values_SN)
-    return Cell(readable(mean), mean, f"{readable(low)} to {readable(high)}") if np.isfinite(mean) else Cell("–")
+    mean, low, high = mean_interval(values_SN)
+    if not np.isfinite(mean):
+        return Cell("–")
+    return Cell(readable(mean), mean, f"{readable(low)} to {readable(high)}" if np.isfinite(low) else "")
 
 
 def _number_cell(value: float) -> Cell:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fitdiff.evaluation.statistics import paired_bootstrap
+from fitdiff.evaluation.statistics import difference_interval
 from fitdiff.report import Run, find_runs
 from fitdiff.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, charts
 from fitdiff.report.differences import setting_tree
@@ -239,7 +239,7 @@ def test_differences_are_paired_by_item(evaluated):
     assert better.value == pytest.approx(-0.505)
     assert better.mark == "beats"
     ours, theirs = (item_values(group, "shape_mm", [f"item {i}" for i in range(10)]) for group in evaluated[1::-1])
-    low, high = paired_bootstrap(ours, theirs)[1:]
+    low, high = difference_interval(ours, theirs)[1:]
     assert better.detail == f"{low:+.4g} to {high:+.4g}"
     assert high - low < 0.02, "pairing removes what items differ in"
     assert cells["level"].mark == ""
