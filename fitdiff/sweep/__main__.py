@@ -30,7 +30,8 @@ class Options:
     outputs: str = "outputs"  # runs go to <outputs>/<name>, the sweep itself to <outputs>/sweeps/<name>
     overrides: str = ""  # further overrides of every trial, as on a command line
     trials: int | None = None  # at most; null: run_cap of the file, or the whole grid
-    jobs: int = 1  # trials at once
+    jobs: int | None = None  # trials at once; null: one a GPU of `gpus`, or 1
+    gpus: str | None = None  # that trials see, one each, by turns: 0,1,2,3 (CUDA_VISIBLE_DEVICES); null: all see all
     seed: int = 0  # of what is drawn
     retry: bool = False  # run failed trials again
     launcher: str = "local"  # or one of Hydra's: joblib, ray, submitit_slurm (grids only)
@@ -62,6 +63,8 @@ def _check(options: Options, name: str, spec: Spec) -> None:
         value = getattr(options, key)
         if value is not None and value < 1:
             raise SweepError(f"{key}: got {value}, expected 1 or more")
+    if options.gpus and options.launcher != "local":
+        raise SweepError(f"gpus: launcher={options.launcher} hands out GPUs itself, by its own hydra.launcher options")
     program_of(spec.program)
     if not Path(spec.program).is_file():
         raise SweepError(f"program: there is no {spec.program} here; run sweeps from the folder that has it")
@@ -88,7 +91,8 @@ def _sweep(options: Options, name: str, spec: Spec, console: Console) -> None:
     outputs, extra = Path(options.outputs), shlex.split(options.overrides)
     folder, cap = outputs / "sweeps" / name, options.trials or spec.run_cap
     runs = Runs(program_of(spec.program), outputs, name, folder / "logs", extra)
-    study = SweepStudy(spec, name, folder, options.storage, options.seed, cap, extra)
+    study = SweepStudy(spec, name, folder, options.storage, options.seed, cap, extra, runs.results)
+    gpus = [gpu.strip() for gpu in (options.gpus or "").split(",") if gpu.strip()]
     with study.alone():
         if options.launcher != "local":
             launch(study, runs, options.launcher, console)
@@ -97,7 +101,8 @@ def _sweep(options: Options, name: str, spec: Spec, console: Console) -> None:
                 study.retry()
             changed = partial(write_record, study, runs, options.file)
             try:
-                Runner(study, runs, options.jobs, options.poll, console, changed).run(options.adopt)
+                jobs = options.jobs or len(gpus) or 1
+                Runner(study, runs, jobs, gpus, options.poll, console, changed).run(options.adopt)
             except InterruptedRun as stop:
                 console.print(f"{stop}; the same command continues")
                 return

@@ -18,7 +18,7 @@ from fitdiff.sweep.spec import SweepError
 from fitdiff.sweep.study import SweepStudy, label
 
 JOB = "trial-${hydra:job.num}"
-"""A row's name in Hydra's multirun; `study.label` gives the same, for trial k of a grid is row k."""
+"""A row's name in Hydra's multirun; `study.label` gives the same, for the trial of index k in a grid is row k."""
 
 
 def multirun(study: SweepStudy, runs: Runs, launcher: str) -> list[str]:
@@ -43,18 +43,19 @@ def multirun(study: SweepStudy, runs: Runs, launcher: str) -> list[str]:
 
 def launch(study: SweepStudy, runs: Runs, launcher: str, console: Console) -> None:
     """Run the command, then read the results; rows that are done are skipped by the program itself."""
+    command = multirun(study, runs, launcher)
     study.retry()
     begun = study.interrupted(adopt=True)
     if not begun and study.left() < 1:
         return
-    command = multirun(study, runs, launcher)
+    begun += iter(study.ask, None)
+    for trial in begun:
+        runs.program.forget(runs.folder(label(trial)))
     console.print(shlex.join(command))
     code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if code:
         console.print(f"the launcher ended with code {code}; what its jobs have finished is read")
     for trial in begun:
-        _collect(study, runs, trial)
-    while (trial := study.ask()) is not None:
         _collect(study, runs, trial)
 
 

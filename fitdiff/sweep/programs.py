@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +17,18 @@ class MetricError(ValueError):
     """A trial has no usable metric; the message says what it has."""
 
 
+IDLE = ("hydra", "tracker", "device", "name", "outputs")
+"""Keys of overrides that decide no result: how and where a trial runs, and who is told."""
+
+
 class Program(Protocol):
-    """An entry point whose trials a sweep runs. `folder` is that of a trial."""
+    """An entry point whose trials a sweep runs. `folder` is that of a trial.
+
+    Attributes:
+        idle: keys of overrides that decide no result.
+    """
+
+    idle: tuple[str, ...]
 
     def folder(self, outputs: Path, trial: str) -> Path:
         """Where a trial writes that is given `outputs` and `name`, such as `lambda/trial-3`."""
@@ -31,12 +42,20 @@ class Program(Protocol):
     def curve(self, folder: Path, metric: str) -> list[float]:
         """The metric at every evaluation so far."""
 
+    def forget(self, folder: Path) -> None:
+        """Remove what could be taken for a new trial's result or curve, and is an earlier one's of the same name.
+
+        What it takes to continue a trial stays.
+        """
+
     def prepares(self, folder: Path) -> bool:
         """Whether a running trial still makes what others may share, so that they wait for it."""
 
 
 class Train:
     """`train.py`; its metrics are named `<stage>/held_out/<name>`, as trackers get them."""
+
+    idle = IDLE
 
     def folder(self, outputs: Path, trial: str) -> Path:
         """The run's folder; the stages lie beside all others, so that trials share them."""
@@ -62,6 +81,11 @@ class Train:
         values = (entry[name] for entry in read_log(log) if name in entry)
         return [math.nan if value is None else value for value in values]
 
+    def forget(self, folder: Path) -> None:
+        """What the run writes anew whenever it begins or ends; its stages stay."""
+        for path in (self.result_file(folder), folder / "stages.json"):
+            path.unlink(missing_ok=True)
+
     def prepares(self, folder: Path) -> bool:
         """Until its last stage has begun: two runs cannot train one autoencoder, or make the same people, at once."""
         stages = read_json(folder / "stages.json") or {}
@@ -70,6 +94,8 @@ class Train:
 
 class Evaluate:
     """`evaluate.py`; its metrics are those of the summary, named `<benchmark>/<name>`, as trackers get them."""
+
+    idle = (*IDLE, "batch")
 
     def folder(self, outputs: Path, trial: str) -> Path:
         """Beside all other evaluations."""
@@ -89,6 +115,10 @@ class Evaluate:
         """An evaluation has its metric at the end alone."""
         return []
 
+    def forget(self, folder: Path) -> None:
+        """The summary; what is scored already stays."""
+        self.result_file(folder).unlink(missing_ok=True)
+
     def prepares(self, folder: Path) -> bool:
         """Evaluations share nothing that they make."""
         return False
@@ -107,6 +137,12 @@ def program_of(path: str) -> Program:
     if (name := Path(path).name) not in PROGRAMS:
         raise SweepError(f"program: got {path}, expected one of {', '.join(PROGRAMS)}")
     return PROGRAMS[name]
+
+
+def decisive(program: str, words: Sequence[str]) -> list[str]:
+    """Of the words of a command, those that decide its result."""
+    idle = program_of(program).idle
+    return [word for word in words if re.split(r"[=./@]", word.lstrip("+~"), maxsplit=1)[0] not in idle]
 
 
 def _finite(values: Mapping[str, Any], name: str, where: str) -> float:

@@ -12,15 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 from rich.console import Console
 
+from fitdiff.storage import CheckpointError
 from fitdiff.sweep.programs import MetricError, Program, place
+from fitdiff.sweep.spec import SweepError
 from fitdiff.sweep.study import SweepStudy, label
 from fitdiff.training.interruption import Interruption
 
 LAST_LINES = 6
 """Of a failed trial's log, told at once."""
+
+HOPELESS = 3
+"""Failures in a row, before any trial came to its end, that have one cause: the rest would fail, too."""
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -37,35 +44,59 @@ class Runs:
         """Of a trial's results."""
         return self.program.folder(self.outputs, f"{self.name}/{trial}")
 
-    def command(self, study: SweepStudy, trial: Trial) -> list[str]:
+    def command(self, study: SweepStudy, trial: Trial | FrozenTrial) -> list[str]:
         """A trial's process."""
         where = place(self.outputs, f"{self.name}/{label(trial)}")
         return study.spec.command_line(study.row(trial), where, self.extra)
 
+    def last_command(self, study: SweepStudy, trial: Trial | FrozenTrial) -> list[str]:
+        """As it began last, by what may have been other options: which device, which trackers."""
+        return trial.user_attrs.get("command") or self.command(study, trial)
+
+    @property
+    def results(self) -> Path:
+        """The folder of all trials'."""
+        return self.folder("trial-0").parent
+
 
 @dataclass
 class Running:
-    """A trial's process."""
+    """A trial's process.
+
+    Attributes:
+        slot: which of the trials at once it is. loses, fault: why it was asked to stop, if it was.
+    """
 
     trial: Trial
     process: subprocess.Popen[bytes]
+    slot: int
     started: float
-    stopping: bool = False
+    loses: bool = False
+    fault: str | None = None
 
 
 class Runner:
     """Runs what is left of a sweep, `jobs` trials at once, and ends those that lose early.
 
     Args:
+        gpus: that trials see, one each, by turns; none: what this process sees. poll: seconds between looks at trials.
         changed: is called after each trial that ended.
     """
 
     def __init__(
-        self, study: SweepStudy, runs: Runs, jobs: int, poll: float, console: Console, changed: Callable[[], None]
+        self,
+        study: SweepStudy,
+        runs: Runs,
+        jobs: int,
+        gpus: Sequence[str],
+        poll: float,
+        console: Console,
+        changed: Callable[[], None],
     ) -> None:
-        self.study, self.runs, self.jobs, self.poll = study, runs, jobs, poll
+        self.study, self.runs, self.jobs, self.gpus, self.poll = study, runs, jobs, gpus, poll
         self.console, self.changed = console, changed
         self.running: list[Running] = []
+        self.failures = 0  # in a row
 
     def run(self, adopt: bool = False) -> None:
         """Run to the end of the sweep.
@@ -75,10 +106,12 @@ class Runner:
 
         Raises:
             InterruptedRun: a signal asked to stop; trials stopped as their program stops, and continue when asked.
+            SweepError: the first `HOPELESS` trials failed.
         """
         with Interruption() as stop, stop.deferred():
             try:
                 waiting = self._take_over(adopt)
+                self._tell_of_others()
                 while waiting or self.running or self.study.left() > 0:
                     self._fill(waiting)
                     with stop.deferred(False):
@@ -86,6 +119,14 @@ class Runner:
                     self._look()
             finally:
                 self._stop_all()
+        self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        for host, n in self.study.left_elsewhere().items():
+            self.console.print(
+                f"{n} trial{'s were' if n > 1 else ' was'} begun on {host} and left unfinished, unless a runner is at "
+                "work there: adopt=true continues what none will come back to"
+            )
 
     # --- beginnings -----------------------------------------------------------------------------------------------
 
@@ -93,7 +134,7 @@ class Runner:
         """Trials that a killed runner left; their processes, which may still run, are asked to stop first."""
         left = []
         for trial in self.study.interrupted(adopt):
-            _stop_orphans(self.runs.command(self.study, trial))
+            _stop_orphans(self.runs.last_command(self.study, trial))
             if trial.user_attrs.get("pruned"):
                 self._end(trial)
             else:
@@ -101,27 +142,36 @@ class Runner:
         return left
 
     def _fill(self, waiting: list[Trial]) -> None:
-        while len(self.running) < self.jobs and not any(self._prepares(one) for one in self.running):
-            trial = waiting.pop(0) if waiting else self.study.ask()
-            if trial is None:
-                break
+        while len(self.running) < self.jobs and (trial := self._next(waiting)) is not None:
             self._start(trial)
 
-    def _prepares(self, one: Running) -> bool:
-        return self.runs.program.prepares(self.runs.folder(label(one.trial)))
+    def _next(self, waiting: list[Trial]) -> Trial | None:
+        """The next trial, unless one that began before it prepares, here or on another machine."""
+        with self.study.asking:  # so that of two machines, one begins, and the other sees that
+            begun = [one for one in self.study.under_way() if not waiting or one.number < waiting[0].number]
+            if any(self.runs.program.prepares(self.runs.folder(label(one))) for one in begun):
+                return None
+            return waiting.pop(0) if waiting else self.study.ask()
 
     def _start(self, trial: Trial) -> None:
         command = self.runs.command(self.study, trial)
-        self.console.print(f"{label(trial)}: {shlex.join(command)}")
-        # So that a result is surely this run's.
-        self.runs.program.result_file(self.runs.folder(label(trial))).unlink(missing_ok=True)
+        slot = min(set(range(self.jobs)) - {one.slot for one in self.running})
+        own = {VISIBLE: self.gpus[slot % len(self.gpus)]} if self.gpus else {}
+        self.console.print(f"{label(trial)}: {' '.join([*(f'{k}={v}' for k, v in own.items()), shlex.join(command)])}")
+        trial.set_user_attr("command", command)
+        self.runs.program.forget(self.runs.folder(label(trial)))
         self.runs.logs.mkdir(parents=True, exist_ok=True)
         with self._log(trial).open("ab") as log:
             # A session of its own: Ctrl-C reaches the sweep alone, which then stops its trials.
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | own,
             )
-        self.running.append(Running(trial, process, time.monotonic()))
+        self.running.append(Running(trial, process, slot, time.monotonic()))
 
     # --- ends -----------------------------------------------------------------------------------------------------
 
@@ -129,22 +179,34 @@ class Runner:
         """Read what running trials have logged; end those that lose, and those that have ended."""
         for one in list(self.running):
             code = one.process.poll()
-            curve = self.runs.program.curve(self.runs.folder(label(one.trial)), self.study.spec.metric)
-            loses = self.study.report(one.trial, curve)
-            if loses and code is None and not one.stopping:
-                one.trial.set_user_attr("pruned", True)
-                one.stopping = True
-                one.process.terminate()
+            if not one.loses and one.fault is None:
+                self._judge(one, ended=code is not None)
             if code is not None:
                 self.running.remove(one)
                 self._finish(one, code)
 
+    def _judge(self, one: Running, ended: bool) -> None:
+        """Read what a trial has logged, and ask it to stop if it loses, or nothing can be read."""
+        try:
+            curve = self.runs.program.curve(self.runs.folder(label(one.trial)), self.study.spec.metric)
+            loses = self.study.report(one.trial, curve)
+        except CheckpointError as error:
+            one.fault = str(error)
+        else:
+            one.loses = loses and not ended
+            if one.loses:
+                one.trial.set_user_attr("pruned", True)
+        if one.loses or one.fault:
+            one.process.terminate()
+
     def _finish(self, one: Running, code: int) -> None:
         seconds = round(time.monotonic() - one.started + one.trial.user_attrs.get("seconds", 0.0), 1)
-        if one.stopping:
+        if one.loses:
             self._end(one.trial, seconds=seconds)
             return
         try:
+            if one.fault:
+                raise MetricError(one.fault)
             if code:
                 raise MetricError(f"ended with code {code}")
             value = self.runs.program.result(self.runs.folder(label(one.trial)), self.study.spec.metric)
@@ -161,13 +223,19 @@ class Runner:
             self.console.print(f"  the end of {self._log(trial)}:")
             self.console.print("".join(f"    {line}\n" for line in _last_lines(self._log(trial))), end="")
         self.changed()
+        self.failures = self.failures + 1 if reason else 0
+        if self.failures >= HOPELESS and self.study.best() is None:
+            raise SweepError(
+                f"the first {self.failures} trials failed, the last of them: {reason} ({self._log(trial)} has its "
+                "cause). Mend that; retry=true then runs them again"
+            )
 
     def _progress(self) -> str:
         """How many trials have ended, the best of them, and when all will have."""
         ended = [trial for trial in self.study.trials if trial.state.is_finished()]
         best = self.study.best()
         words = [f"{len(ended)} of {self.study.total} done"]
-        words += [f"best {best.value:.6g} ({label(best)})"] if best else []
+        words += [f"best {best.value:.6g} ({', '.join(map(label, best.trials))})"] if best else []
         times = [trial.user_attrs["seconds"] for trial in ended if trial.user_attrs.get("seconds")]
         if times and len(ended) < self.study.total:
             rounds = (self.study.total - len(ended)) / self.jobs

@@ -159,7 +159,7 @@ def parse_spec(source: Mapping[str, Any]) -> Spec:
     metric = source.get("metric")
     if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
         raise SweepError(f"metric: got {metric!r}, expected {{name: ..., goal: minimize|maximize}}")
-    _only(metric, ("name", "goal", "target"), "metric")
+    _only(metric, ("name", "goal"), "metric")
     goal = _one_of(metric.get("goal", "minimize"), ("minimize", "maximize"), "metric.goal")
     if not isinstance(source.get("program"), str):
         raise SweepError(f"program: got {source.get('program')!r}, expected a file such as train.py")
@@ -240,7 +240,7 @@ def _early(node: Any) -> Early | None:
     """W&B's hyperband: brackets at min_iter · eta^k, or at max_iter / eta^k for k up to s."""
     if node is None:
         return None
-    _only(node, ("type", "min_iter", "max_iter", "s", "eta", "strict"), "early_terminate")
+    _only(node, ("type", "min_iter", "max_iter", "s", "eta"), "early_terminate")
     _one_of(node.get("type"), ("hyperband",), "early_terminate.type")
     eta = node.get("eta", 3)
     if not isinstance(eta, int) or eta < 2:

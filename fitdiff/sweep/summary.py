@@ -18,7 +18,7 @@ from rich.table import Table
 from fitdiff.storage import atomic_file, write_json
 from fitdiff.sweep.runner import Runs
 from fitdiff.sweep.spec import Choice
-from fitdiff.sweep.study import SweepStudy, label
+from fitdiff.sweep.study import SEED, SweepStudy, index, label
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -32,7 +32,6 @@ UNFINISHED = "unfinished"
 def record(study: SweepStudy, runs: Runs, file: str) -> dict[str, Any]:
     """All of a sweep: what `sweep.json` holds."""
     trials = [_entry(study, runs, trial) for trial in study.trials]
-    best = study.best()
     return {
         "sweep": runs.name,
         "date": date.today().isoformat(),
@@ -43,7 +42,7 @@ def record(study: SweepStudy, runs: Runs, file: str) -> dict[str, Any]:
         "goal": "maximize" if study.spec.maximize else "minimize",
         "seed": study.seed,
         "total": study.total,
-        "best": next((trial for trial in trials if best and trial["name"] == label(best)), None),
+        "best": _best(study, trials),
         "trials": trials,
     }
 
@@ -51,6 +50,17 @@ def record(study: SweepStudy, runs: Runs, file: str) -> dict[str, Any]:
 def write_record(study: SweepStudy, runs: Runs, file: str) -> Path:
     """Write `sweep.json`."""
     return write_json(study.folder / "sweep.json", record(study, runs, file))
+
+
+def _best(study: SweepStudy, trials: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The best choice of parameters: its `n` trials, their commands and folders, and the mean of their metric."""
+    best = study.best()
+    if best is None:
+        return None
+    names = [label(trial) for trial in best.trials]
+    own = [trial for trial in trials if trial["name"] in names]
+    columns = {f"{key}s": [trial[key] for trial in own] for key in ("name", "command", "folder")}
+    return {"value": best.value, "n": len(own), "overrides": best.overrides, **columns}
 
 
 def _entry(study: SweepStudy, runs: Runs, trial: FrozenTrial) -> dict[str, Any]:
@@ -62,7 +72,7 @@ def _entry(study: SweepStudy, runs: Runs, trial: FrozenTrial) -> dict[str, Any]:
         "seconds": trial.user_attrs.get("seconds"),
         "reason": trial.user_attrs.get("reason"),
         "overrides": study.row(trial),
-        "command": shlex.join(runs.command(study, trial)),
+        "command": shlex.join(runs.last_command(study, trial)),
         "folder": str(runs.folder(label(trial))),
     }
 
@@ -78,10 +88,12 @@ def conclude(study: SweepStudy, runs: Runs, file: str, console: Console) -> None
         console.print(f"{len(failed)} failed ({', '.join(failed)}): retry=true runs them again, where they stopped")
     best = found["best"]
     if best:
-        console.print(f"best: {best['name']}, {found['metric']} = {best['value']:.6g}; its command:\n{best['command']}")
-        console.print(f"results: {best['folder']}")
+        mean = f" (mean of {best['n']} seeds)" if SEED in study.spec.parameters else ""
+        console.print(f"best: {', '.join(best['names'])}, {found['metric']} = {best['value']:.6g}{mean}; its command:")
+        console.print("\n".join(best["commands"]))
+        console.print(f"results: {', '.join(best['folders'])}")
     console.print(f"sweep: {study.folder} (sweep.json{''.join(f', {path.name}' for path in pictures)}, logs/)")
-    page = f"{runs.folder('trial-0').parent}/*"
+    page = f"{runs.results}/*"
     console.print(f"all trials on a page: python -m fitdiff.report runs={shlex.quote(page)}")
 
 
@@ -90,7 +102,7 @@ def _table(found: dict[str, Any]) -> Table:
     table = Table("trial", "state", found["metric"], "seconds", *keys)
     for trial in found["trials"]:
         value = "" if trial["value"] is None else f"{trial['value']:.6g}"
-        style = "bold green" if trial is found["best"] else None
+        style = "bold green" if found["best"] and trial["name"] in found["best"]["names"] else None
         cells = [trial["overrides"].get(key, "") for key in keys]
         table.add_row(trial["name"], trial["state"], value, str(trial["seconds"] or ""), *cells, style=style)
     return table
@@ -113,7 +125,7 @@ def draw(study: SweepStudy) -> list[Path]:
 
 def _draw_trials(study: SweepStudy, done: list[FrozenTrial]) -> Figure:
     """The metric by trial with the best so far, and by each parameter."""
-    keys = list(study.spec.parameters)
+    keys = _choices(study)
     columns = min(len(keys) + 1, 3)
     rows = -(-(len(keys) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False, layout="constrained")
@@ -131,11 +143,12 @@ def _draw_trials(study: SweepStudy, done: list[FrozenTrial]) -> Figure:
 def _draw_history(axis: Axes, study: SweepStudy, done: list[FrozenTrial]) -> None:
     values = np.array([trial.value for trial in done], float)
     best = np.maximum.accumulate(values) if study.spec.maximize else np.minimum.accumulate(values)
-    axis.plot([trial.number for trial in done], values, "o", label="finished")
-    axis.step([trial.number for trial in done], best, where="post", label="best so far")
+    axis.plot([index(trial) for trial in done], values, "o", label="finished")
+    if SEED not in study.spec.parameters:  # else it would be the luckiest seed
+        axis.step([index(trial) for trial in done], best, where="post", label="best so far")
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
     if pruned:
-        axis.plot([t.number for t in pruned], [_last(t) for t in pruned], "x", color="grey", label="pruned, its last")
+        axis.plot([index(t) for t in pruned], [_last(t) for t in pruned], "x", color="grey", label="pruned, its last")
     axis.set_xlabel("trial")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize="small")
@@ -143,9 +156,13 @@ def _draw_history(axis: Axes, study: SweepStudy, done: list[FrozenTrial]) -> Non
 
 def _draw_slice(axis: Axes, study: SweepStudy, done: list[FrozenTrial], key: str) -> None:
     parameter, best = study.spec.parameters[key], study.best()
-    places = [parameter.values.index(t.params[key]) if isinstance(parameter, Choice) else t.params[key] for t in done]
-    axis.plot(places, [trial.value for trial in done], "o")
-    axis.plot([p for p, t in zip(places, done, strict=True) if t is best], [best.value], "*", ms=14, color="tab:orange")  # type: ignore[union-attr]
+
+    def place(trial: FrozenTrial) -> float:
+        return parameter.values.index(trial.params[key]) if isinstance(parameter, Choice) else trial.params[key]
+
+    axis.plot([place(trial) for trial in done], [trial.value for trial in done], "o")
+    if best is not None:
+        axis.plot(place(best.trials[0]), best.value, "*", ms=14, color="tab:orange")
     if isinstance(parameter, Choice):
         axis.set_xticks(range(len(parameter.values)), parameter.values)
     elif parameter.log:
@@ -155,11 +172,12 @@ def _draw_slice(axis: Axes, study: SweepStudy, done: list[FrozenTrial], key: str
 
 def _importances(study: SweepStudy) -> dict[str, float]:
     """Share of each parameter in the metric's differences (functional ANOVA); none where that says nothing."""
-    if sum(len(set(parameter.extremes)) > 1 for parameter in study.spec.parameters.values()) < 2:
+    varied = [key for key in _choices(study) if len(set(study.spec.parameters[key].extremes)) > 1]
+    if len(varied) < 2:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.seed)
     try:
-        return optuna.importance.get_param_importances(study.study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(study.study, evaluator=evaluator, params=varied)
     except (RuntimeError, ValueError):  # all values are equal, or there are too few
         return {}
 
@@ -172,6 +190,10 @@ def _draw_importances(importances: dict[str, float]) -> Figure:
     axis.set_xlim(0, 1.1)
     axis.set_xlabel("importance: share of the metric's variance")
     return figure
+
+
+def _choices(study: SweepStudy) -> list[str]:
+    return [key for key in study.spec.parameters if key != SEED]
 
 
 def _last(trial: FrozenTrial) -> float:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fitdiff.sweep.programs import MetricError, program_of
+from fitdiff.sweep.programs import MetricError, decisive, program_of
 from fitdiff.sweep.spec import SweepError
 
 TRAIN, EVALUATE = program_of("train.py"), program_of("somewhere/evaluate.py")
@@ -43,6 +43,23 @@ def test_an_evaluation_has_its_summary(tmp_path):
     assert EVALUATE.result(folder, "people/shape_mm") == EVALUATE.result(folder, "shape_mm") == 2.5
     with pytest.raises(MetricError, match="seconds is None, which is no number"):
         EVALUATE.result(folder, "people/seconds")
+
+
+def test_what_is_forgotten_is_what_could_be_taken_for_a_new_trials(tmp_path):
+    for program, gone in ((TRAIN, {"metrics.json", "stages.json"}), (EVALUATE, {"results.json"})):
+        folder = tmp_path / program.result_file(tmp_path).stem
+        folder.mkdir()
+        for name in ("metrics.json", "stages.json", "results.json"):
+            (folder / name).write_text("{}")
+        program.forget(folder)
+        program.forget(folder)  # nothing left
+        assert {path.name for path in folder.iterdir()} == {"metrics.json", "stages.json", "results.json"} - gone
+
+
+def test_what_decides_results():
+    words = ["scale=base", "hydra/launcher=ray", "hydra.job.x=1", "~tracker", "device=cpu", "data.batch=2", "name=a"]
+    assert decisive("train.py", [*words, "batch=4"]) == ["scale=base", "data.batch=2", "batch=4"]
+    assert decisive("evaluate.py", [*words, "batch=4"]) == ["scale=base", "data.batch=2"]
 
 
 def test_other_programs_are_refused():

@@ -83,6 +83,8 @@ def test_hyperbands_first_bracket():
         ({"method": "genetic"}, "method: got 'genetic', expected grid, random, bayes"),
         ({"metric": None}, "metric: got None, expected {name"),
         ({"metric": {"name": "m", "goal": "least"}}, "metric.goal: got 'least', expected minimize, maximize"),
+        ({"metric": {"name": "m", "target": 3}}, r"metric: \['target'\] is not understood"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": True}}, r"\['strict'\] is not understood"),
         ({"program": None}, "program: got None"),
         ({"command": ["${program}", "${args}"]}, "Hydra's overrides have no hyphens"),
         ({"run_cap": 0}, "run_cap: got 0"),

@@ -23,8 +23,8 @@ def spec(method="bayes", goal="minimize", early=None, **parameters):
     )
 
 
-def study(folder, swept, cap=None, seed=0, name="s", **more):
-    return SweepStudy(swept, name, folder, None, seed, cap, **more)
+def study(folder, swept, cap=None, seed=0, name="s", overrides=()):
+    return SweepStudy(swept, name, folder, None, seed, cap, overrides, folder / "results")
 
 
 def loss(row):
@@ -51,7 +51,7 @@ def test_a_search_gets_near_the_optimum_and_draws_better_with_time(tmp_path, ear
     """By a Gaussian process, or TPE. Half of uniform draws are farther than 5 from the optimum: a loss of 25."""
     found = study(tmp_path, spec(early=early), cap=cap)
     losses = np.array([loss(row) for row in run(found)])
-    assert loss(found.row(found.best())) == losses.min() < 0.05
+    assert found.best().value == losses.min() < 0.05
     assert np.median(losses[10:]) < 25 / 2
 
 
@@ -59,7 +59,7 @@ def test_maximising_finds_the_greatest(tmp_path):
     found = study(tmp_path, spec("grid", "maximize", x={"values": [1, 5, 2]}))
     while (trial := found.ask()) is not None:
         found.tell(trial, float(found.row(trial)["x"]))
-    assert found.row(found.best()) == {"x": "5"}
+    assert found.best().overrides == {"x": "5"}
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -110,6 +110,56 @@ def test_a_failed_trial_is_tried_again_under_its_own_name(tmp_path):
     assert found.ask() is None
 
 
+def test_a_retry_before_the_grid_is_exhausted_leaves_every_row_its_turn(tmp_path):
+    swept = spec("grid", x={"values": [10, 11, 12, 13]})
+    short = study(tmp_path, swept, cap=2)
+    short.tell(short.ask(), reason="burst")
+    short.tell(short.ask(), 1.0)
+    whole = study(tmp_path, swept)
+    whole.retry()
+    run(whole)
+    assert {label(trial): whole.row(trial)["x"] for trial in whole.trials} == {
+        f"trial-{k}": str(10 + k) for k in range(4)
+    }
+    assert whole.left() == 0
+
+
+def test_a_retry_changes_nothing_of_what_is_drawn_later(tmp_path):
+    plain, tried = (study(tmp_path / name, spec("random"), cap=4) for name in ("plain", "tried"))
+    tried.tell(tried.ask(), reason="burst")
+    tried.retry()
+    run(tried)
+    assert [found["x"] for found in map(tried.row, sorted(tried.trials, key=label))] == [r["x"] for r in run(plain)]
+
+
+def test_the_best_is_that_of_all_seeds_and_not_the_luckiest(tmp_path):
+    losses = {("a", "0"): 5.0, ("a", "1"): 1.0, ("b", "0"): 2.5, ("b", "1"): 2.5, ("c", "0"): 0.0}
+    found = study(tmp_path, spec("grid", x={"values": ["a", "b", "c"]}, seed={"values": [0, 1]}))
+    while (trial := found.ask()) is not None:
+        row = found.row(trial)
+        value = losses.get((row["x"], row["seed"]))
+        found.tell(trial, value, None if value is not None else "burst")
+    best = found.best()  # c has one seed alone
+    assert best.overrides == {"x": "b"}
+    assert best.value == 2.5
+    assert [label(trial) for trial in best.trials] == ["trial-2", "trial-3"]
+
+
+def test_what_other_machines_began_is_under_way_while_their_runner_is_at_work_and_else_left(tmp_path, monkeypatch):
+    here = study(tmp_path, spec(), cap=3)
+    monkeypatch.setattr("fitdiff.sweep.study.HOST", "node1")
+    there = study(tmp_path, spec(), cap=3)
+    with there.alone():
+        there.ask()
+        monkeypatch.undo()
+        assert [trial.number for trial in here.under_way()] == [0]
+        assert here.left_elsewhere() == {}
+    assert here.under_way() == []
+    assert here.left_elsewhere() == {"node1": 1}
+    here.interrupted(adopt=True)
+    assert here.left_elsewhere() == {}
+
+
 def test_losers_are_pruned_at_wandbs_brackets_and_nobody_else(tmp_path):
     swept = spec("grid", early={"type": "hyperband", "min_iter": 2, "eta": 2}, x={"values": [0, 1, 2, 3]})
     found = study(tmp_path, swept)
@@ -142,9 +192,17 @@ def test_another_sweep_never_continues_this_one(tmp_path):
         with pytest.raises(SweepError, match="another sweep named s"):
             study(tmp_path, cap=1, **other)
     with pytest.raises(SweepError, match="another sweep named s"):
-        study(tmp_path, spec(), cap=1, origin=["scale=base"])
+        study(tmp_path, spec(), cap=1, overrides=["scale=base"])
     with pytest.raises(SweepError, match="has no end: set run_cap"):
         study(tmp_path / "new", spec())
+
+
+def test_where_trials_run_and_who_is_told_may_change(tmp_path):
+    run(study(tmp_path, spec(), cap=1, overrides=["scale=base", "tracker=wandb"]))
+    idle = ["hydra.launcher.timeout_min=480", "hydra/launcher=joblib", "+tracker.wandb.mode=offline", "device=cpu"]
+    assert study(tmp_path, spec(), cap=1, overrides=["scale=base", *idle]).left() == 0
+    with pytest.raises(SweepError, match=r"and its results, .*results$"):
+        study(tmp_path, spec(), cap=1, overrides=["scale=base", "stage.diffusion.batch_size=2"])
 
 
 def test_one_runner_a_machine(tmp_path):
