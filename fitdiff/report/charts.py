@@ -27,6 +27,9 @@ BAND_FROM = 3
 ROOM = 4.0
 """How many times its length without them baselines may make an axis."""
 
+REACH = 0.9
+"""Share of the longest curve's steps that a seed's must reach for the mean to be of it, too."""
+
 DECADES = 1.5
 """From which range on the axis of a positive value is logarithmic."""
 
@@ -75,7 +78,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Series:
-    """Curves that belong together, one a seed, and their mean and interval on the steps that all have."""
+    """Curves that belong together, one a seed; mean and interval of those that reach the end, on steps they share."""
 
     groups: tuple[Group, ...]
     curves: tuple[Curve, ...]
@@ -133,14 +136,16 @@ def _series(key: str, groups: Sequence[Group]) -> Iterator[_Series]:
 
 
 def _summary(groups: tuple[Group, ...], curves: tuple[Curve, ...]) -> _Series:
-    steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
-    if len(steps) < 2 or len(curves) == 1:  # of seeds that share no steps, the longest stands for all
-        longest = max(curves, key=lambda curve: len(curve.steps))
+    end = max(curve.steps[-1] for curve in curves)
+    whole = [curve for curve in curves if curve.steps[-1] >= REACH * end]  # a seed cut short would cut the mean
+    steps = sorted(set.intersection(*(set(curve.steps) for curve in whole)))
+    if len(steps) < 2 or len(whole) == 1:  # of seeds that share no steps, the longest stands for all
+        longest = max(whole, key=lambda curve: len(curve.steps))
         return _Series(groups, curves, np.array(longest.steps), np.array(longest.values), None, None)
-    table = [[dict(zip(curve.steps, curve.values, strict=True))[step] for curve in curves] for step in steps]
+    table = [[dict(zip(curve.steps, curve.values, strict=True))[step] for curve in whole] for step in steps]
     estimates = [over_seeds(values) for values in table]
     mean, low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("mean", "low", "high"))
-    wide = len(curves) < BAND_FROM
+    wide = len(whole) < BAND_FROM
     return _Series(groups, curves, np.array(steps), mean, None if wide else low, None if wide else high)
 
 

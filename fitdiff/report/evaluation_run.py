@@ -18,6 +18,7 @@ from fitdiff.report.runs import (
     read_object,
 )  # fmt: skip
 from fitdiff.report.training_run import training_config
+from fitdiff.storage import read_json
 
 PICTURES = 12
 """Pictures of one evaluation that are shown; a benchmark may write one a subject."""
@@ -49,7 +50,7 @@ def read_evaluation(folder: Path, name: str) -> Run:
     run.seconds = number(results.get("seconds"))
     run.facts = _facts(results)
     run.pictures = _pictures(folder, run.notes)
-    run.sheets = _sheets(folder)
+    run.sheets = _sheets(folder, run.notes)
     return run
 
 
@@ -59,11 +60,18 @@ def _trained_as(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     checkpoint = config.get("checkpoint")
     if not isinstance(checkpoint, str):
         return {}
-    # A relative path is one of where the command ran: that is here, or above the results.
-    for start in (Path(), *folder.absolute().parents):
-        if trained := training_config((start / checkpoint).parent):
+    # A relative path is one of where the command ran: that is above the results, or at last here.
+    for start in (*folder.absolute().parents, Path()):
+        model = start / checkpoint
+        if _is_of(model, config.get("weights")) and (trained := training_config(model.parent)):
             return {"checkpoint": trained, "weights": None}
     return {}
+
+
+def _is_of(model: Path, weights: Any) -> bool:
+    """Whether a model may have the weights of that seal: not another project's of its name, nor trained again since."""
+    known = _dict(read_json(model / "config.json")).get("weights")
+    return not known or not weights or known == weights
 
 
 def _facts(results: dict[str, Any]) -> dict[str, str]:
@@ -84,15 +92,17 @@ def _pictures(folder: Path, notes: list[str]) -> list[Picture]:
     return [Picture(path.stem, "", path) for path in paths[:PICTURES]]
 
 
-def _sheets(folder: Path) -> list[Sheet]:
+def _sheets(folder: Path, notes: list[str]) -> list[Sheet]:
     sheets = []
     for path in sorted(folder.glob("*.tsv")):
         try:
-            lines = list(csv.reader(path.read_text("utf-8").splitlines()[: LINES + 1], delimiter="\t"))
+            lines = list(csv.reader(path.read_text("utf-8").splitlines(), delimiter="\t"))
         except (OSError, ValueError, csv.Error):
             continue
         if len(lines) > 1:
-            sheets.append(Sheet(path.stem, lines[0], lines[1:]))
+            sheets.append(Sheet(path.stem, lines[0], lines[1 : LINES + 1]))
+        if len(lines) > LINES + 1:
+            notes.append(f"{path.name} has {len(lines) - 1} lines, of which the first {LINES} are shown")
     return sheets
 
 

@@ -23,7 +23,7 @@ BOOKKEEPING = ("seed", "name", "outputs", "out", "experiment", "tracker", "devic
 class Estimate:
     """A mean over `n` seeds with its 95% interval; `low` and `high` are None where one seed tells nothing of it.
 
-    `lacking` is how many runs have no value.
+    `lacking` is how many runs have no value, or none yet; `final` is False where none of them has its last one.
     """
 
     mean: float
@@ -31,6 +31,7 @@ class Estimate:
     high: float | None
     n: int
     lacking: int = 0
+    final: bool = True
 
 
 @dataclass
@@ -61,11 +62,14 @@ class Group:
         return _settings(self.runs[0])
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Of a final value over the seeds; None if no run has it."""
-        having = [run for run in self.runs if metric in run.numbers]
-        values = {run.numbers[metric].source: run.numbers[metric].value for run in having}
-        lacking = len(self.runs) - len(having)
-        return replace(over_seeds(list(values.values())), lacking=lacking) if values else None
+        """Of a final value over the seeds, of values so far while none has finished; None if no run has any."""
+        known = [run.numbers[metric] for run in self.runs if metric in run.numbers]
+        told = [number for number in known if number.final] or known
+        if not told:
+            return None
+        values = {number.source: number.value for number in told}
+        lacking = len(self.runs) - len(told)
+        return replace(over_seeds(list(values.values())), lacking=lacking, final=told[0].final)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -43,12 +43,12 @@ def paired_table(groups: Sequence[Group], base: Group) -> Table:
     metrics, names = item_metrics(groups), item_names(groups)
     values = {(g.index, key): item_values(g, key, names) for g in groups for key in metrics}
     columns = [Column("run", numeric=False), Column("items")] + [metric_column(key, metrics) for key in metrics]
-    rows = []
+    of_base, rows = set(item_names([base])), []
     for group in groups:
         if group is base:
             continue
         cells = [difference_cell(values[group.index, key], values[base.index, key], key) for key in metrics]
-        shared = sum(name in set(item_names([base])) for name in item_names([group]))
+        shared = len(of_base.intersection(item_names([group])))
         rows.append(Row([Cell(group.name), Cell(str(shared), shared), *cells], str(group.index)))
     note = (
         "Mean difference on the same items, 95% interval (Student's) over items and seeds below it. "

@@ -18,13 +18,15 @@ BASELINE = re.compile(r"(.+?)_(mean_face|mean_map|pca|predicting_nothing)$")
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """Whether a run with more of it is the better one; None where the name does not tell.
+    """Whether a run with more of it is the better one; None where the name does not tell, and of a baseline.
 
     Args:
         metric: a name, alone, or with what it is of: `diffusion/shape_mm`, `unguided/shape_mm`, `median_mm/selfie`.
     """
-    known = (_sense(name) for name in reversed(metric.split("/")) if not BASELINE.fullmatch(name))
-    return next((sense for sense in known if sense is not None), None)
+    names = metric.split("/")[::-1]
+    if any(map(baseline_of, names)):
+        return None
+    return next((sense for name in names if (sense := _sense(name)) is not None), None)
 
 
 def hint(metric: str) -> str:
@@ -62,12 +64,14 @@ def readable(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
+    """`45 s`, `12 min`, `3.4 h`, `2.5 days`."""
     if seconds is None:
         return "–"
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def by_importance(metrics: Iterable[str]) -> list[str]:

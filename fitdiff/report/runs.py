@@ -37,10 +37,14 @@ class NotARunError(RunError):
 
 @dataclass(frozen=True)
 class Number:
-    """A result, and what it was measured on: runs that share a stage share its numbers, which count once."""
+    """A result, and what it was measured on: runs that share a stage share its numbers, which count once.
+
+    `final` is False for what a stage that has not finished has reached so far.
+    """
 
     value: float
     source: str
+    final: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class Run:
     """A training run or an evaluation.
 
     Attributes:
-        name: unique on the page. kind: `TRAINING` or the benchmark's name. status: `finished`, or what is missing.
+        name: unique on the page. kind: `TRAINING` or the benchmark's name. status: `finished`, or what is missing,
+            or why it failed.
         config: nested plain values; empty if unknown. compared: what decides whether runs differ only in their seed.
         numbers: final values. rows: of an evaluation, one a measured item: `name` and numbers. seconds: it took.
         facts: provenance, name -> text. command: that makes the run again; None if it was not recorded.

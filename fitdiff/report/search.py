@@ -91,9 +91,10 @@ def _runs_below(path: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def _common_parent(folders: list[Path]) -> Path:
-    """Of which run names are relative: of one run, the folder that it is in."""
+    """Of which run names are relative: of one run, the folder that it is in. Links are not followed: a run is called
+    as it was asked for, wherever its disk is."""
     if not folders:
         return Path()
-    whole = [folder.resolve() for folder in folders]
-    common = Path(os.path.commonpath(whole))
-    return common.parent if common in whole else common
+    whole = [os.path.abspath(folder) for folder in folders]
+    common = os.path.commonpath(whole)
+    return Path(common).parent if common in whole else Path(common)

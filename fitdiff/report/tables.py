@@ -90,7 +90,8 @@ def estimate_cell(estimate: Estimate | None, best: bool = False) -> Cell:
         return Cell("–")
     between = f"{readable(estimate.low)} to {readable(estimate.high)}" if estimate.low is not None else ""
     lacking = f"{estimate.lacking} missing" if estimate.lacking else ""
-    return Cell(readable(estimate.mean), estimate.mean, ", ".join(filter(None, (between, lacking))), "best" * best)
+    details = (between, lacking, "" if estimate.final else "so far")
+    return Cell(readable(estimate.mean), estimate.mean, ", ".join(filter(None, details)), "best" * best)
 
 
 def facts(runs: Sequence[Run], indices: Sequence[int], anchors: Callable[[int], str]) -> Table:
@@ -123,19 +124,27 @@ def _items(group: Group) -> Cell:
 
 
 def _head(group: Group) -> list[Cell]:
-    unfinished = [run for run in group.runs if run.status != "finished"]
-    count = f"{len(unfinished)} of {len(group.runs)} " if len(group.runs) > 1 else ""
-    state = count + unfinished[0].status if unfinished else "finished"
-    seconds = [run.seconds for run in group.runs if run.seconds is not None]
+    finished = [run for run in group.runs if run.status == "finished"]
+    state = _state([run.status for run in group.runs if run.status != "finished"], len(group.runs))
+    seconds = [run.seconds for run in finished or group.runs if run.seconds is not None]
     mean = sum(seconds) / len(seconds) if seconds else None
     known = list(dict.fromkeys(str(run.seed) for run in group.runs if run.seed is not None))
     return [
         Cell(group.name, link=f"group-{group.index}"),
         Cell(str(len(group.seeds)), len(group.seeds), ", ".join(known) if len(known) > 1 else ""),
-        Cell(state, mark="unfinished" if unfinished else ""),
+        Cell(state, mark="unfinished" if len(finished) < len(group.runs) else ""),
         Cell(duration(mean), mean, "each" if len(seconds) > 1 else ""),
         *([] if group.kind == TRAINING else [_items(group)]),
     ]
+
+
+def _state(statuses: Sequence[str], total: int) -> str:
+    """Those that have not finished, by the word that their status begins with: how many, and the first of each."""
+    kinds: dict[str, list[str]] = {}
+    for status in sorted(statuses):
+        kinds.setdefault(status.partition(":")[0], []).append(status)
+    counts = (f"{len(alike)} of {total} {alike[0]}" if total > 1 else alike[0] for alike in kinds.values())
+    return "; ".join(counts) or "finished"
 
 
 def metric_column(key: str, metrics: Collection[str], staged: bool = False) -> Column:
@@ -150,8 +159,8 @@ def _all_equal(estimates: Sequence[Estimate | None]) -> bool:
 
 
 def _best(estimates: Sequence[Estimate | None], higher: bool | None) -> int | None:
-    """Index of the best mean, if there are two different ones to choose from."""
-    known = [(e.mean, i) for i, e in enumerate(estimates) if e is not None]
+    """Index of the best final mean, if there are two different ones to choose from."""
+    known = [(e.mean, i) for i, e in enumerate(estimates) if e is not None and e.final]
     if higher is None or len({mean for mean, _ in known}) < 2:
         return None
     return max(known)[1] if higher else min(known)[1]

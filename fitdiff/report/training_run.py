@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from fitdiff.report.metrics import duration
 from fitdiff.report.runs import (
     TRAINING,
     Curve,
@@ -28,6 +31,9 @@ from fitdiff.storage import read_json
 
 HELD_OUT = "held_out/"
 """What logged names of evaluations begin with."""
+
+LONGEST_REASON = 160
+"""Characters of why a run failed that stand beside its name; its notes have the whole."""
 
 
 @dataclass
@@ -60,7 +66,8 @@ def read_training(folder: Path, name: str) -> Run:
     for stage in stages:
         _read(stage)
     config, command = _configured(folder, stages)
-    run = Run(name, folder, TRAINING, _status(stages, config), config, config, command=command)
+    run = Run(name, folder, TRAINING, config=config, compared=config, command=command)
+    run.status = _state(folder, stages, config, run.notes)
     for stage in stages:
         run.numbers |= _numbers(stage)
         run.curves |= _curves(stage)
@@ -137,14 +144,31 @@ def _entries(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
         faults.append(f"{path.parent.name}/log.jsonl: {bad} damaged lines left out")
 
 
-def _status(stages: list[Stage], config: dict[str, Any]) -> str:
+def _state(folder: Path, stages: list[Stage], config: dict[str, Any], notes: list[str]) -> str:
+    """`Run.status`; why it failed goes to the notes as a whole."""
     waiting = [stage for stage in stages if not stage.finished]
+    at = _place(waiting[0], config) if waiting else "after its last stage"
+    if (folder / "failed.json").is_file():
+        failure = read_json(folder / "failed.json")
+        failure = failure if isinstance(failure, dict) else {}
+        reason = failure.get("reason")
+        reason = reason if isinstance(reason, str) else "the reason was not recorded"
+        notes.append(f"failed at {failure.get('date', 'an unknown time')}, {at}: {reason.strip()}")
+        return f"failed: {textwrap.shorten(reason, LONGEST_REASON, placeholder=' …')}"
     if not waiting:
         return "finished"
-    stage = waiting[0]
+    # A run that was killed left no word of it: how long it has been silent tells it from one that still goes.
+    newest = _newest(stages)
+    silent = f", last written {duration(max(0.0, time.time() - newest))} ago" if newest else ""
+    return f"unfinished: {at}{silent}"
+
+
+def _place(stage: Stage, config: dict[str, Any]) -> str:
+    """How far a stage that has not finished has come."""
+    if not stage.log:
+        return f"{stage.name} not begun"
     steps = flatten(config).get(f"stage.{stage.name}.steps")
-    at = f" at step {stage.log[-1]['step']}" + (f" of {steps}" if steps else "") if stage.log else " not begun"
-    return f"unfinished: {stage.name}{at}"
+    return f"{stage.name} at step {stage.log[-1]['step']}" + (f" of {steps}" if steps else "")
 
 
 def _numbers(stage: Stage) -> dict[str, Number]:
@@ -160,7 +184,11 @@ def _numbers(stage: Stage) -> dict[str, Number]:
         newest = evaluations[-1] if evaluations else {}
         values = {key.removeprefix(HELD_OUT): value for key, value in newest.items() if key.startswith(HELD_OUT)}
     finite = {key: number(value) for key, value in values.items()}
-    return {f"{stage.name}/{key}": Number(value, stage.source) for key, value in finite.items() if value is not None}
+    return {
+        f"{stage.name}/{key}": Number(value, stage.source, stage.finished)
+        for key, value in finite.items()
+        if value is not None
+    }
 
 
 def _curves(stage: Stage) -> dict[str, Curve]:
@@ -206,10 +234,16 @@ def _facts(stages: list[Stage]) -> dict[str, str]:
 
 def _date(stages: list[Stage]) -> dict[str, str]:
     """When the last stage ended: the time of its result, or of its log while it runs."""
+    newest = _newest(stages)
+    return {"date": f"{datetime.fromtimestamp(newest, timezone.utc):%Y-%m-%d %H:%M} UTC"} if newest else {}
+
+
+def _newest(stages: list[Stage]) -> float | None:
+    """When a stage last wrote, in seconds since 1970."""
     times = [
         path.stat().st_mtime
         for stage in stages
         for path in (stage.folder / "result.json", stage.folder / "log.jsonl")
         if path.is_file()
     ]
-    return {"date": f"{datetime.fromtimestamp(max(times), timezone.utc):%Y-%m-%d %H:%M} UTC"} if times else {}
+    return max(times, default=None)

@@ -33,6 +33,18 @@ def test_a_name_with_brackets_and_commas_is_a_name_first(tmp_path):
     assert names(tmp_path / "[a,b]") == ["[a,b]"]
 
 
+def test_names_are_as_asked_for_where_outputs_is_a_link_to_another_disk(tmp_path, monkeypatch):
+    for name in ("a-s0", "a-s1"):
+        training(tmp_path / "big disk" / "outputs" / "exp", name, 2.0)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "outputs").symlink_to(tmp_path / "big disk" / "outputs")
+    monkeypatch.chdir(tmp_path / "project")
+    assert names("outputs/exp/*") == names("outputs/exp") == ["a-s0", "a-s1"]
+    assert names("outputs/exp/a-s1") == ["a-s1"]
+    (tmp_path / "project" / "newest").symlink_to(tmp_path / "big disk" / "outputs" / "exp" / "a-s1")
+    assert names("newest") == ["newest"]
+
+
 def test_a_finished_training(tmp_path):
     training(tmp_path, "run", 2.5, seed=3, denoiser__channels=64)
     (run,) = find_runs(str(tmp_path)).runs
@@ -54,8 +66,9 @@ def test_an_unfinished_training_shows_its_newest_evaluation(tmp_path):
     with log.open("a") as file:
         file.write('{"step": 26, "held_out/shape_mm": 4.0}\n{"step": 27, "loss_no')
     (run,) = find_runs(str(folder)).runs
-    assert run.status == "unfinished: diffusion at step 26 of 40"
+    assert run.status.startswith("unfinished: diffusion at step 26 of 40, last written ")
     assert run.numbers["diffusion/shape_mm"].value == 4.0
+    assert not run.numbers["diffusion/shape_mm"].final
     assert not run.notes, "half a line at the end is one that is being written"
 
 
@@ -113,6 +126,37 @@ def test_a_checkpoint_is_known_by_how_it_was_trained(tmp_path):
     runs = {run.name: run for run in find_runs(str(tmp_path / "evaluations")).runs}
     assert runs["people"].compared["checkpoint"]["denoiser"]["channels"] == 64
     assert runs["other"].compared["checkpoint"] == "elsewhere/model"
+
+
+def test_a_checkpoint_is_looked_for_among_the_evaluations_own_folders_first(tmp_path, monkeypatch):
+    for project, channels in (("theirs", 16), ("ours", 64)):
+        training(tmp_path / project, "a", 2.0, denoiser__channels=channels)
+    evaluation(tmp_path / "ours", "people", {"x": 1.0}, checkpoint="a/model")
+    monkeypatch.chdir(tmp_path / "theirs")
+    (run,) = find_runs(str(tmp_path / "ours" / "evaluations")).runs
+    assert run.compared["checkpoint"]["denoiser"]["channels"] == 64
+
+
+def test_a_checkpoint_that_was_trained_again_since_says_nothing_of_an_evaluation(tmp_path):
+    sealed, other = ({"bytes": 1, "sha256": letter * 64} for letter in "ab")
+    folder = training(tmp_path, "a", 2.0)
+    write_json(folder / "model" / "config.json", {"weights": sealed})
+    evaluation(tmp_path, "same", {"x": 1.0}, checkpoint="a/model", weights=sealed)
+    evaluation(tmp_path, "since", {"x": 1.0}, checkpoint="a/model", weights=other)
+    runs = {run.name: run for run in find_runs(str(tmp_path / "evaluations")).runs}
+    assert runs["same"].compared["checkpoint"]["denoiser"]["channels"] == 32
+    assert runs["since"].compared["checkpoint"] == "a/model"
+    assert runs["since"].compared["weights"] == other
+
+
+def test_what_is_cut_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("fitdiff.report.evaluation_run.LINES", 10)
+    folder = evaluation(tmp_path, "people", {"x": 1.0})
+    for name, lines in (("long", 12), ("whole", 10)):
+        (folder / f"{name}.tsv").write_text("name\tmm\n" + "a\t1\n" * lines)
+    (run,) = find_runs(str(tmp_path)).runs
+    assert [len(sheet.rows) for sheet in run.sheets if sheet.name in ("long", "whole")] == [10, 10]
+    assert [note for note in run.notes if "tsv" in note] == ["long.tsv has 12 lines, of which the first 10 are shown"]
 
 
 def test_the_config_of_a_run_of_a_grid_is_found_under_multirun(tmp_path):
