@@ -170,6 +170,11 @@ def test_no_sideways_scrolling_and_legible_at_any_size(browser, page, tmp_path, 
 
 def test_it_prints_unfolded(browser, page):
     browser.open(page)
-    pdf = browser.call("Page.printToPDF")["data"]
-    assert len(pdf) > 10_000
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = browser.js(folded)
+    browser.js(f"addEventListener('beforeprint', () => {{ window.foldedInPrint = {folded}; }})")
+    browser.call("Page.printToPDF")
+    assert before > 0, "something to unfold"
+    assert browser.js("window.foldedInPrint") == 0
+    assert browser.js(folded) == before, "folded again afterwards"
     assert browser.faults == []
