@@ -1,14 +1,19 @@
-"""What experiments share: tables in Markdown, charts, and the generated part of a README."""
+"""What experiments share: tables in Markdown, charts, the generated part of a README, and the command that makes it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from fitdiff.command import SPELLED
 from fitdiff.storage import write_atomically
+
+PATHS, UNSAID = ("checkpoint", "path"), ("outputs", "out", "publish")
+"""Options that are places on this machine, and those that decide no figure."""
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
@@ -24,6 +29,33 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         if len(line) != len(header):
             raise ValueError(f"got a row of {len(line)} cells, expected {len(header)}: {line}")
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def command_line(module: str, options: Any, kind: type) -> str:
+    """`python -m <module> key=value ... publish=true`: every option that differs from its default, as it is typed.
+
+    Of files and folders of this machine it says the name alone, and nothing of where results are written.
+
+    Args:
+        kind: dataclass of the options, whose defaults count.
+    """
+    pairs = {key: (_typed(key, options[key]), _typed(key, default)) for key, default in vars(kind()).items()}
+    words = [f"{key}={text}" for key, (text, default) in pairs.items() if key not in UNSAID and text != default]
+    return " ".join(["python -m", module, *words, "publish=true"])
+
+
+def name_of_place(path: str | Path) -> str:
+    """Last part of a path, `run/model` of a checkpoint: what a place is called on any machine."""
+    parts = Path(path).parts
+    return "/".join(parts[-2:] if parts[-1:] == ("model",) else parts[-1:])
+
+
+def _typed(key: str, value: Any) -> str:
+    if key in PATHS and value is not None:
+        return name_of_place(value)
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    text = f"[{','.join(map(str, value))}]" if several else str(value)
+    return SPELLED.get(text, text)
 
 
 def replace_generated(path: Path, text: str, part: str = "") -> Path:

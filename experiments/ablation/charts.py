@@ -26,14 +26,17 @@ Curves = Mapping[str, Mapping[float, Mapping[str, NDArray]]]
 """Label -> setting -> metric -> (S, N) differences."""
 
 
-def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str]) -> Figure:
-    """A panel a metric, a line a variant: the paired difference with its interval, and each seed's as a ring."""
+def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str], by_seed: bool = False) -> Figure:
+    """A panel a metric, a line a variant: the paired difference with its interval, and each seed's as a ring.
+
+    A ring is a seed minus the baseline's mean of all seeds; `by_seed`, minus the baseline's same seed (see `judge`).
+    """
     others = [name for name in scores if name != baseline]
     figure = Figure((1.8 + 2.7 * len(metrics), 1.6 + 0.4 * len(others)), layout="constrained")
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=True):
         for place, name in enumerate(others):
-            _difference(axis, place, scores[name][metric], scores[baseline][metric], metric)
+            _difference(axis, place, scores[name][metric], scores[baseline][metric], metric, by_seed)
         axis.axvline(0, color="black", linewidth=0.8)
         label, _, higher_is_better = facts_of(metric)
         axis.set_title(label, fontsize=10)
@@ -46,15 +49,15 @@ def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str]) -> F
     return figure
 
 
-def _difference(axis: Axes, place: int, ours: NDArray, theirs: NDArray, metric: str) -> None:
-    said, (middle, low, high) = judge(ours, theirs, metric)
+def _difference(axis: Axes, place: int, ours: NDArray, theirs: NDArray, metric: str, by_seed: bool) -> None:
+    said, (middle, low, high) = judge(ours, theirs, metric, by_seed)
     if not math.isfinite(middle):
         return
     axis.errorbar(
         middle, place, xerr=[[middle - low], [high - middle]], fmt="o", capsize=3, color=VERDICT_COLOURS[said]
     )
     if len(ours) > 1:
-        each = np.nanmean(ours - theirs.mean(0), 1)
+        each = np.nanmean(ours - (theirs if by_seed else theirs.mean(0)), 1)
         axis.plot(each, [place + 0.25] * len(each), "o", markersize=3.5, fillstyle="none", color="#777777")
 
 

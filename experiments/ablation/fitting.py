@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.ablation.charts import Curves, curve_chart
+from experiments.ablation.facts import origin
 from experiments.ablation.grid import Job, evaluated, jobs_of
 from experiments.ablation.scores import Scores, stack_scores
 from experiments.ablation.tables import difference_table, mean_table
-from fitdiff.config import config_hash
+from experiments.report import command_line, name_of_place
 
 METRICS = ("novel_id_centred", "frontal_id_centred", "shape_mm", "diffuse_db")
 
@@ -56,14 +56,14 @@ class Grid:
     place: Callable[[Job], Place]
     baseline: str
 
-    def measure(self, options: Any, console: Console) -> tuple[str, Figure, list[str]]:
-        """Evaluate what is not evaluated yet; tables as Markdown, the chart, and the hashes of all results."""
+    def measure(self, options: Any, console: Console) -> tuple[str, Figure, list[dict[str, Any]]]:
+        """Evaluate what is not evaluated yet; tables as Markdown, the chart, and all results."""
         words = [f"experiment={self.experiment}", f"checkpoint={options.checkpoint}", f"outputs={options.outputs}"]
         words += [f"benchmark.n={options.n}", f"batch={options.batch}", f"device={options.device}"]
         jobs = jobs_of("evaluate", words)
         results = {self.place(job): evaluated(job.composed, console) for job in jobs}
         scores = stack_scores({place.label: [result["rows"]] for place, result in results.items()}, METRICS)
-        return self.tables(scores), self.chart(list(results), scores), [r["config_hash"] for r in results.values()]
+        return self.tables(scores), self.chart(list(results), scores), list(results.values())
 
     def tables(self, scores: Scores) -> str:
         """Means, and differences from the baseline."""
@@ -83,9 +83,9 @@ class Grid:
         return curve_chart(curves, METRICS, self.axis, mark, f"difference from {self.baseline}, 95% intervals")
 
 
-def facts(module: str, options: Any, hashes: list[str]) -> str:
-    """Date, command, and the hash of everything that decides the figures."""
+def facts(module: str, options: Any, results: list[dict[str, Any]]) -> str:
+    """Date, hash, command and checkpoint, and what brackets hold."""
     return (
-        f"Date: {date.today()}. Settings: {config_hash(*sorted(hashes))}. Command: `python -m experiments.{module} n="
-        f"{options.n} publish=true`, of the laptop checkpoint. Brackets hold 95% intervals of a bootstrap over people."
+        f"{origin(results)} Command: `{command_line(f'experiments.{module}', options, Options)}`, of the checkpoint "
+        f"{name_of_place(options.checkpoint)}. Brackets hold 95% intervals over people."
     )

@@ -16,11 +16,11 @@ def mean_table(scores: Scores, metrics: Sequence[str]) -> str:
     return markdown_table(["", *(facts_of(m)[0] for m in metrics)], rows)
 
 
-def difference_table(scores: Scores, baseline: str, metrics: Sequence[str]) -> str:
-    """A row a variant but the baseline: verdict and paired difference, variant minus baseline."""
+def difference_table(scores: Scores, baseline: str, metrics: Sequence[str], by_seed: bool = False) -> str:
+    """A row a variant but the baseline: verdict and paired difference, variant minus baseline (see `judge`)."""
 
     def cell(name: str, metric: str) -> str:
-        said, values = judge(scores[name][metric], scores[baseline][metric], metric)
+        said, values = judge(scores[name][metric], scores[baseline][metric], metric, by_seed)
         return f"{said} {as_text(values, '+' + facts_of(metric)[1])}"
 
     rows = [[name, *(cell(name, m) for m in metrics)] for name in scores if name != baseline]

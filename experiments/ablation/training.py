@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from experiments.ablation.charts import difference_chart
+from experiments.ablation.facts import origin
 from experiments.ablation.grid import Job, composed, evaluated, jobs_of
 from experiments.ablation.publish import publish
 from experiments.ablation.scores import Scores, stack_scores
 from experiments.ablation.tables import difference_table, mean_table
-from fitdiff.config import config_hash
+from experiments.ablation.trained import checkpoint_of, refuse_other_settings
+from experiments.report import command_line
 
 METRICS = ("frontal_id_centred", "novel_id_centred", "shape_mm", "diffuse_db")
 PARTS = {"samples": "unguided", "fits": "fit"}
@@ -31,6 +32,7 @@ class Options:
     fits: int = 8  # held-out people who are fitted; 0 fits none
     batch: int = 8  # of people at once
     device: str = "auto"
+    overrides: list[str] = field(default_factory=list)  # that the runs were trained with beside the experiment's
     publish: bool = False  # also write into the experiment's README
 
 
@@ -41,12 +43,14 @@ class Study:
     Attributes:
         name: of the experiment in `conf/experiment`. key: what its grid varies beside `seed`.
         labels: value of `key` -> name in tables; the first is the baseline. folder: of its README.
+        by_seed: variants of one seed begin alike (weights, noises), so that they are compared seed by seed.
     """
 
     name: str
     key: str
     labels: Mapping[str, str]
     folder: Path
+    by_seed: bool = False
 
     def write(self, options: Any, console: Console) -> None:
         """Evaluate what is not evaluated yet, print the tables, and write tables and charts.
@@ -62,7 +66,7 @@ class Study:
             for part, found in results.items()
         }
         text = "\n\n".join([self.facts(options, results), *(self.section(part, scores[part]) for part in scores)])
-        charts = {part: difference_chart(scores[part], self.baseline, METRICS) for part in scores}
+        charts = {part: difference_chart(scores[part], self.baseline, METRICS, self.by_seed) for part in scores}
         publish(self.folder, Path(options.outputs) / "experiments" / self.name, text, charts, options.publish)
         print(text)
 
@@ -72,18 +76,23 @@ class Study:
         return next(iter(self.labels.values()))
 
     def trained(self, options: Any) -> list[Job]:
-        """Jobs of the grid, all of them trained.
+        """Jobs of the grid, all of them trained, and as the grid asks.
 
         Raises:
-            FileNotFoundError: some are not.
+            FileNotFoundError: some are not. ValueError: some were trained with other settings.
         """
-        jobs = jobs_of("train", [f"experiment={self.name}", f"outputs={options.outputs}"])
+        jobs = jobs_of("train", [f"experiment={self.name}", f"outputs={options.outputs}", *options.overrides])
         if missing := [job.config.name for job in jobs if not (checkpoint_of(job) / "config.json").exists()]:
             raise FileNotFoundError(
                 f"{len(missing)} of {len(jobs)} runs are not in {options.outputs}, the first is {missing[0]}; "
-                f"train them: python train.py experiment={self.name} outputs={options.outputs}"
+                f"train them: {self.training(options)} outputs={options.outputs}"
             )
+        refuse_other_settings(jobs)
         return jobs
+
+    def training(self, options: Any) -> str:
+        """The command that trains the grid."""
+        return " ".join([f"python train.py experiment={self.name}", *options.overrides])
 
     def results(self, jobs: Sequence[Job], part: str, n: int, options: Any, console: Console) -> dict[str, list[Any]]:
         """What evaluate.py finds, by label, a seed each."""
@@ -96,14 +105,13 @@ class Study:
         return found
 
     def facts(self, options: Any, results: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
-        """Date, commands and hash: of everything that decides the figures."""
-        everything = [r["config_hash"] for found in results.values() for seeds in found.values() for r in seeds]
-        seeds = {len(found[self.baseline]) for found in results.values()}
+        """Date, hash and commands, and what brackets hold."""
+        everything = [r for found in results.values() for seeds in found.values() for r in seeds]
+        (seeds,) = {len(found[self.baseline]) for found in results.values()}
+        command = command_line(f"experiments.{self.name}", options, Options)
         return (
-            f"Date: {date.today()}. Settings: {config_hash(*everything)}. Commands: `python train.py "
-            f"experiment={self.name}`, `python -m experiments.{self.name} n={options.n} fits={options.fits} "
-            f"publish=true`. {'/'.join(map(str, sorted(seeds)))} seeds a variant; brackets hold 95% intervals of a "
-            "bootstrap over people and seeds."
+            f"{origin(everything)} Commands: `{self.training(options)}`, `{command}`. {seeds} seeds a variant; "
+            "brackets hold 95% intervals over people and seeds" + (", which are paired, too." if self.by_seed else ".")
         )
 
     def section(self, part: str, scores: Scores) -> str:
@@ -114,12 +122,7 @@ class Study:
             [
                 f"### {what}, {people} held-out people whose faces were found",
                 mean_table(scores, METRICS),
-                difference_table(scores, self.baseline, METRICS),
+                difference_table(scores, self.baseline, METRICS, self.by_seed),
                 f"![{what}](pictures/{part}.png)",
             ]
         )
-
-
-def checkpoint_of(job: Job) -> Path:
-    """Where train.py puts a run's model."""
-    return Path(job.config.outputs) / job.config.name / "model"

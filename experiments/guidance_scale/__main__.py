@@ -50,9 +50,9 @@ GRIDS = {
 def write(options: Any, console: Console) -> None:
     """Evaluate what is not evaluated yet, print the tables, and write tables and charts."""
     measured = {name: grid.measure(options, console) for name, grid in GRIDS.items()}
-    hashes = [digits for *_, some in measured.values() for digits in some]
+    results = [result for *_, some in measured.values() for result in some]
     sections = [f"{tables}\n\n![{GRIDS[name].title}](pictures/{name}.png)" for name, (tables, *_) in measured.items()]
-    text = "\n\n".join([facts("guidance_scale", options, hashes), *sections])
+    text = "\n\n".join([facts("guidance_scale", options, results), *sections])
     charts = {name: chart for name, (_, chart, _) in measured.items()}
     publish(HERE, Path(options.outputs) / "experiments" / "guidance_scale", text, charts, options.publish)
     print(text)

@@ -31,8 +31,8 @@ GRID = Grid("lambda_ablation", "Every λ alone", "factor of the preset's λ", pl
 
 def write(options: Any, console: Console) -> None:
     """Evaluate what is not evaluated yet, print the tables, and write tables and chart."""
-    tables, chart, hashes = GRID.measure(options, console)
-    text = f"{facts('lambda_ablation', options, hashes)}\n\n{tables}\n\n![Every λ alone](pictures/lambdas.png)"
+    tables, chart, results = GRID.measure(options, console)
+    text = f"{facts('lambda_ablation', options, results)}\n\n{tables}\n\n![Every λ alone](pictures/lambdas.png)"
     publish(HERE, Path(options.outputs) / "experiments" / "lambda_ablation", text, {"lambdas": chart}, options.publish)
     print(text)
 

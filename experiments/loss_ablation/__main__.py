@@ -19,6 +19,7 @@ STUDY = Study(
         "noise_only": "L_noise alone",
     },
     Path(__file__).parent,
+    by_seed=True,
 )
 
 if __name__ == "__main__":

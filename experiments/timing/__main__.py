@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from experiments.report import markdown_table, replace_generated, save_chart
+from experiments.report import command_line, markdown_table, name_of_place, replace_generated, save_chart
 from fitdiff.benchmark import seconds
 from fitdiff.command import run_command, usable_device
 from fitdiff.config import config_hash
@@ -127,11 +127,12 @@ def processor_seconds(function: Callable[[], Any]) -> float:
 def facts(options: Any, device: torch.device) -> str:
     """Command, date, and what the figures are."""
     what = "processor time, other work going on" if device.type == "cpu" else "time by the clock"
-    model = f"checkpoint={options.checkpoint}" if options.checkpoint else f"scale={options.scale}"
-    shared = {key: list(getattr(options, key)) for key in ("steps", "batch", "size")}
+    model = f"checkpoint={name_of_place(options.checkpoint)}" if options.checkpoint else f"scale={options.scale}"
+    shared = {key: list(options[key]) for key in ("steps", "batch", "size")}
+    digits = config_hash(model, shared, options.threads, options.repeats, device.type)
     return (
-        f"Command: `python -m experiments.timing {model} publish=true`. Date: {date.today()}. Settings "
-        f"{config_hash(model, shared, options.threads)}. Unless a line says otherwise: {options.steps[0]} steps, "
+        f"Command: `{command_line('experiments.timing', options, Options)}`. Date: {date.today()}. Settings: "
+        f"{digits}. Unless a line says otherwise: {options.steps[0]} steps, "
         f"batches of {options.batch[0]}, crops of {options.size[0]}², all terms, stopped at ẑ₀. {device.type}, "
         f"{options.threads} threads; {what}; the fastest of {options.repeats} turns."
     )
