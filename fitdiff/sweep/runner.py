@@ -151,7 +151,10 @@ class Runner:
             begun = [one for one in self.study.under_way() if not waiting or one.number < waiting[0].number]
             if any(self.runs.program.prepares(self.runs.folder(label(one))) for one in begun):
                 return None
-            return waiting.pop(0) if waiting else self.study.ask()
+            trial = waiting.pop(0) if waiting else self.study.ask()
+            if trial is not None:
+                self.runs.program.forget(self.runs.folder(label(trial)))
+            return trial
 
     def _start(self, trial: Trial) -> None:
         command = self.runs.command(self.study, trial)
@@ -159,7 +162,6 @@ class Runner:
         own = {VISIBLE: self.gpus[slot % len(self.gpus)]} if self.gpus else {}
         self.console.print(f"{label(trial)}: {' '.join([*(f'{k}={v}' for k, v in own.items()), shlex.join(command)])}")
         trial.set_user_attr("command", command)
-        self.runs.program.forget(self.runs.folder(label(trial)))
         self.runs.logs.mkdir(parents=True, exist_ok=True)
         with self._log(trial).open("ab") as log:
             # A session of its own: Ctrl-C reaches the sweep alone, which then stops its trials.

@@ -1,6 +1,8 @@
 """Every row of every sweep file composes through Hydra for its entry point, and what it varies builds."""
 
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fitdiff.cli import prepare
 from fitdiff.config import plain
+from fitdiff.data.shards import MemorySamples
 from fitdiff.diffusion.separate import build_separate
 from fitdiff.latent import LatentSpace
 from fitdiff.registry import build
@@ -42,20 +45,37 @@ def hydra():
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_every_row_composes_and_builds(path, hydra):
+    """What it says of a key is what arrives there, and what is built of it has that."""
     spec = read_spec(path)
     entry = spec.program.removesuffix(".py")
-    built = set()
+    built = {}
     for row in rows(spec):
-        config = compose(entry, overrides=[*(f"{key}={value}" for key, value in row.items()), "name=test"])
+        overrides = [*(f"{key}={value}" for key, value in row.items()), "name=test"]
+        config = compose(entry, overrides=overrides, return_hydra_config=True)
         for key, value in row.items():
-            arrived = OmegaConf.select(config, key)
-            assert not isinstance(arrived, (int, float)) or arrived == float(value)
-        parts = plain(config.denoiser if entry == "train" else config.benchmark)
-        if str(parts) not in built:
-            built.add(str(parts))
-            build_networks(config) if entry == "train" else build(config.benchmark, "benchmark")
-    assert len(spec.parameters) == len(row)
-    assert built
+            assert spelled(config, key) in (value, number(value))
+        build_training(config, built) if entry == "train" else build_evaluation(config, built)
+
+
+def spelled(config, key):
+    """A value as a sweep file's: of a group, its choice; of numbers, the number."""
+    value = OmegaConf.select(config, key, throw_on_missing=True)
+    if OmegaConf.is_dict(value):
+        return config.hydra.runtime.choices[key]
+    return f"[{','.join(map(str, value))}]" if OmegaConf.is_list(value) else value
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def test_no_sweep_writes_into_an_experiments_folder():
+    """Both write to `outputs/<name>`, where the report would count one's runs as the other's."""
+    experiments = {path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")}
+    assert not experiments & {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -67,9 +87,41 @@ def test_wandbs_agent_gives_each_trial_a_folder_of_its_own(path, hydra, monkeypa
     assert config.name == f"{path.stem}/k3v1n"
 
 
-def build_networks(config):
+def once(built, kind, node, make):
+    """What `make` makes of a config node, made once for all rows that have the same."""
+    key = kind, str(plain(node))
+    if key not in built:
+        built[key] = make()
+    return built[key]
+
+
+def build_evaluation(config, built):
+    once(built, "benchmark", config.benchmark, lambda: build(config.benchmark, "benchmark"))
+    for name, node in config.guidance.items():
+        term = once(built, name, node, partial(build, node, "guidance"))
+        assert term.weight == node.weight
+
+
+def build_training(config, built):
+    """The networks, without memory for their weights, and the stage that trains the denoiser."""
     latent = LatentSpace(config.shape_model.n_identity, (1, config.resolution // 8, config.resolution // 8))
+    networks = once(built, config.model.separate, config.denoiser, lambda: build_networks(config, latent))
+    stage = once(built, "stage", config.stage.diffusion, lambda: build_stage(config, latent, networks))
+    asked = config.stage.diffusion
+    assert (stage.steps, stage.batch_size, stage.peak_rate) == (asked.steps, asked.batch_size, asked.learning_rate)
+    assert stage.weights == {"id": asked.id_weight, "per": asked.per_weight, "verts": asked.verts_weight}
+
+
+def build_networks(config, latent):
     with torch.device("meta"):
         build(config.autoencoder, "autoencoder", resolution=config.resolution)
-        build(config.denoiser, "denoiser", length=latent.length, embedding_dim=128)
-        build_separate(config.denoiser, latent.parts, latent.length, latent.multiple, 128)
+        whole = build(config.denoiser, "denoiser", length=latent.length, embedding_dim=128)
+        parts = build_separate(config.denoiser, latent.parts, latent.length, latent.multiple, 128)
+    return parts if config.model.separate else whole
+
+
+def build_stage(config, latent, denoiser):
+    """Of two people, who are noise."""
+    people = MemorySamples({"latent": torch.rand(2, *latent.latent_shape), "embedding": torch.rand(2, 1, 128)})
+    runtime = {"model": SimpleNamespace(latent=latent, denoiser=denoiser), "latents": {"train": people}}
+    return build(config.stage.diffusion, "stage", **runtime, train=people, held_out=people, seed=config.seed)
