@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.ablation.facts import origin
 from experiments.ablation.grid import composed, evaluated
 from experiments.ablation.publish import publish
+from experiments.ablation.scores import stack_scores
+from experiments.ablation.tables import difference_table
 from experiments.realy.chart import region_chart
-from experiments.report import markdown_table
+from experiments.report import command_line, markdown_table, name_of_place
 from fitdiff.command import run_command
-from fitdiff.config import config_hash
+from fitdiff.evaluation.realy import folder as layout
 from fitdiff.evaluation.realy import synthetic
 from fitdiff.evaluation.realy.keypoints import REGIONS
 from fitdiff.evaluation.realy.published import PUBLISHED_NOTE, published_rows
@@ -29,6 +31,9 @@ HERE = Path(__file__).parent
 FITS = {"fitdiff, default": [], "fitdiff, the paper's constants": ["guidance=paper", "fitting=guided"]}
 GIVEN = {"the true shape": "truth", "mean face": "mean_face"}
 """Predictions that come with a synthetic folder."""
+
+BASELINE = next(iter(FITS))
+METRICS = (*(f"{region}_mm" for region in REGIONS), "all_mm")
 
 
 @dataclass
@@ -62,7 +67,7 @@ def write(options: Any, console: Console) -> None:
 def synthetic_folder(options: Any, console: Console) -> Path:
     """The folder of synthetic people, made unless it is there."""
     folder = Path(options.outputs) / f"realy-synthetic-{options.n}"
-    if not (folder / "predictions").exists():
+    if not (folder / layout.SYNTHETIC_FILE).exists():  # the last file that is written
         synthetic.write_folder(synthetic.Options(out=str(folder), n=options.n), console)
     return folder
 
@@ -77,21 +82,31 @@ def systems(folder: Path, made: bool) -> dict[str, list[str]]:
 
 
 def facts(options: Any, results: Mapping[str, Any]) -> str:
-    """Date, command, hash."""
-    what = f"n={options.n}" if options.path is None else "path=DIR"
-    hashes = config_hash(*(result["config_hash"] for result in results.values()))
-    return f"Date: {date.today()}. Settings: {hashes}. Command: `python -m experiments.realy {what} publish=true`."
+    """Date, hash, command and checkpoint."""
+    command, model = command_line("experiments.realy", options, Options), name_of_place(options.checkpoint)
+    return f"{origin(results.values())} Command: `{command}`, of the checkpoint {model}."
 
 
 def tables(results: Mapping[str, Any], made: bool) -> list[str]:
-    """Ours, and the published rows: in a table of their own where ours are of other scans."""
+    """Ours, their paired differences, and the published rows: in a table of their own where ours are of other scans."""
     header = ["mm", *(f"{region} {what}" for region in REGIONS for what in STATISTICS), "all avg"]
     ours = [[name, *summary_cells(result["summary"])] for name, result in results.items()]
     published = [[f"{row[0]} (as published)", *row[1:]] for row in published_rows()]
     if not made:
-        return [markdown_table(header, [*ours, *published]), PUBLISHED_NOTE]
+        return [markdown_table(header, [*ours, *published]), PUBLISHED_NOTE, paired(results)]
     warning = "**As published, of real scans: not to be compared with the figures above.** " + PUBLISHED_NOTE
-    return [markdown_table(header, ours), "![Errors by region](pictures/regions.png)", warning, markdown_table(header, published)]  # fmt: skip # noqa: E501
+    return [markdown_table(header, ours), paired(results), "![Errors by region](pictures/regions.png)", warning, markdown_table(header, published)]  # fmt: skip # noqa: E501
+
+
+def paired(results: Mapping[str, Any]) -> str:
+    """Differences from the default preset on the same people, each in the one frontal photo."""
+    frontal = {
+        name: [[row for row in result["rows"] if "_" not in row["name"]]]
+        for name, result in results.items()
+        if name != "the true shape"
+    }
+    table = difference_table(stack_scores(frontal, METRICS), BASELINE, METRICS)
+    return f"Differences on the same people, the row's minus the default's, with 95% intervals over people:\n\n{table}"
 
 
 def summary_cells(summary: Mapping[str, float]) -> list[str]:

@@ -23,6 +23,7 @@ METRICS = {
     "mouth_mm": ("mouth mm", ".2f", False),
     "forehead_mm": ("forehead mm", ".2f", False),
     "cheek_mm": ("cheek mm", ".2f", False),
+    "all_mm": ("all regions mm", ".2f", False),
     "true_landmarks": ("true landmarks", ".3f", False),
     "detected_landmarks": ("detected landmarks", ".3f", False),
     "diffuse_db": ("diffuse dB", ".1f", True),

@@ -16,7 +16,7 @@ from experiments.ablation.trained import refuse_other_settings
 from experiments.lambda_ablation.__main__ import GRID
 from experiments.lambda_ablation.__main__ import place as place_of_lambda
 from experiments.loss_ablation.__main__ import STUDY as LOSSES
-from experiments.realy.__main__ import tables as realy_tables
+from experiments.realy import __main__ as realy
 from experiments.single_vs_separate.__main__ import STUDY
 from experiments.timing import __main__ as timing
 from fitdiff.command import parse
@@ -109,14 +109,40 @@ def test_every_lambda_has_a_curve_through_the_preset():
         assert sorted(place.setting for place in places if term in place.curves) == [0, 0.316, 1, 3.16]
 
 
+def realy_result(errors):
+    figures = {f"{r}_{s}mm": errors[0] for r in realy.REGIONS for s in ("", "median_", "std_")}
+    rows = [{"name": str(i + 1), **dict.fromkeys(realy.METRICS, error)} for i, error in enumerate(errors)]
+    return {"summary": {**figures, "all_mm": errors[0]}, "rows": [*rows, {**rows[0], "name": "1_left", "all_mm": 1e9}]}
+
+
+def test_systems_are_compared_on_the_same_people_of_realy():
+    results = {
+        "the true shape": realy_result([0.0, 0.0, 0.0]),
+        realy.BASELINE: realy_result([1.0, 2.0, 6.0]),
+        "mean face": realy_result([2.0, 3.0, 7.0]),
+    }
+    table = realy.paired(results)
+    assert table.count("behind +1.00 (+1.00 to +1.00)") == len(realy.METRICS), "an error more is worse"
+    assert "true shape" not in table
+
+
+def test_a_half_made_folder_of_people_is_made_whole(tmp_path, monkeypatch):
+    options, made = parse([f"outputs={tmp_path}", "n=2"], realy.Options), []
+    monkeypatch.setattr(realy.synthetic, "write_folder", lambda asked, console: made.append(asked.out))
+    (tmp_path / "realy-synthetic-2" / "predictions").mkdir(parents=True)
+    folder = realy.synthetic_folder(options, Console(quiet=True))
+    assert made == [str(folder)]
+    (folder / "synthetic.json").touch()
+    realy.synthetic_folder(options, Console(quiet=True))
+    assert len(made) == 1
+
+
 def test_published_rows_are_marked_and_apart_from_figures_of_other_scans():
-    summary = {f"{r}_{s}mm": 1.0 for r in ("nose", "mouth", "forehead", "cheek") for s in ("", "median_", "std_")}
-    results = {"ours": {"summary": {**summary, "all_mm": 1.0}}}
-    made, _, warning, published = realy_tables(results, made=True)
+    made, _, _, warning, published = realy.tables({realy.BASELINE: realy_result([1.0, 2.0])}, made=True)
     assert "published" not in made
     assert "not to be compared" in warning
     assert all("(as published)" in line for line in published.splitlines()[2:])
-    together, _ = realy_tables(results, made=False)
+    together, *_ = realy.tables({realy.BASELINE: realy_result([1.0, 2.0])}, made=False)
     assert [("(as published)" in line) for line in together.splitlines()[2:4]] == [False, True]
 
 
