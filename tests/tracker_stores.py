@@ -26,6 +26,8 @@ class Store:
     used: set[str] = field(default_factory=set)
     config: str = ""
     group: str | None = None
+    failed: bool | None = None
+    """Whether the last session is shown as failed; None: the store has no place for it."""
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -37,7 +39,7 @@ def read_wandb(run: TrackedRun) -> Store:
     from fitdiff.tracker.wandb_file import history, records
 
     store = Store()
-    for file in sorted(run.folder.glob("wandb/offline-run-*/*.wandb")):
+    for file in sorted(run.folder.glob(f"wandb/offline-run-*-{run.identifier}/*.wandb")):
         for entry in history(file):
             for name, value in entry.items():
                 step = entry.get(f"{name.partition('/')[0]}/step")
@@ -58,6 +60,8 @@ def read_wandb(run: TrackedRun) -> Store:
                 assert record.run.run_id == run.identifier
                 store.group = record.run.run_group
                 store.config = " ".join(f"{item.key}={item.value_json}" for item in record.run.config.update)
+            if kind == "exit":
+                store.failed = record.exit.exit_code != 0
             if kind == "artifact" and record.artifact.use_after_commit:
                 store.used.add(record.artifact.name)
             elif kind == "artifact" and record.artifact.type != "run_table":  # W&B keeps tables as artifacts
@@ -68,7 +72,9 @@ def read_wandb(run: TrackedRun) -> Store:
 def read_tensorboard(run: TrackedRun) -> Store:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run.folder / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
+    events = EventAccumulator(
+        str(run.folder / "tensorboard" / run.identifier), {"scalars": 0, "images": 0, "tensors": 0}
+    ).Reload()
     tags, store = events.Tags(), Store()
     store.scalars = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in tags["scalars"]}
     for name in tags["images"]:
@@ -100,7 +106,9 @@ def read_trackio(run: TrackedRun) -> Store:
     from trackio.utils import MEDIA_DIR
 
     store = Store()
-    for entry in SQLiteStorage.get_logs("fitdiff", run.name):
+    configs = {name: SQLiteStorage.get_run_config("fitdiff", name) for name in SQLiteStorage.get_runs("fitdiff")}
+    (name_there,) = (name for name, config in configs.items() if config["identifier"] == run.identifier)
+    for entry in SQLiteStorage.get_logs("fitdiff", name_there):
         for name, value in entry.items():
             if name in ("step", "timestamp"):
                 continue
@@ -112,9 +120,9 @@ def read_trackio(run: TrackedRun) -> Store:
                 store.meshes[name] = (MEDIA_DIR / value["file_path"]).stat().st_size
             elif value["_type"] == "trackio.table":
                 store.tables[name] = value["_value"]
-    config = SQLiteStorage.get_run_config("fitdiff", run.name)
+    config = configs[name_there]
     store.config, store.group = json.dumps(config), config["_Group"]
-    links = SQLiteStorage.get_run_artifacts("fitdiff", run.name, None)
+    links = SQLiteStorage.get_run_artifacts("fitdiff", name_there, None)
     store.used = {used["name"] for used in links["input"]}
     for made in (made for made in links["output"] if made["name"] not in store.used):
         metadata = SQLiteStorage.get_artifact_manifest("fitdiff", made["name"], f"v{made['version']}")["metadata"]
@@ -146,7 +154,7 @@ def read_mlflow(run: TrackedRun) -> Store:
         store.artifacts[about["name"]] = about["uses"]
     store.used = {used.dataset.name for used in entity.inputs.dataset_inputs}
     store.config = " ".join(f"{name}={value}" for name, value in entity.data.params.items())
-    store.group = entity.data.tags["group"]
+    store.group, store.failed = entity.data.tags["group"], entity.info.status != "FINISHED"
     return store
 
 

@@ -77,7 +77,10 @@ def evaluate_what_is_asked(config: DictConfig, console: Console) -> Path:
 def _track(trackers: Trackers, out: Path, about: Mapping[str, Any], outputs: Path) -> None:
     """Show the results in the dashboards that were chosen."""
     if trackers:
-        run = describe_run(out, about["name"], about["config"], about["provenance"], "evaluate", outputs)
+        run = describe_run(
+            out, about["name"], about["config"], outputs=outputs, job_type="evaluate", origin=about["provenance"],
+            decided_by=about["date"],
+        )  # fmt: skip
         trackers.start(run)
         log_evaluation(trackers, out)
         trackers.finish()

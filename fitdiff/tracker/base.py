@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fitdiff.registry import register
-
-GOALS = (
-    ("max", r"psnr|cosine|similarity|tar_at|in_use"),
-    ("min", r"loss|error|_mm\b|lpips|median|mean_mm|seconds"),
-)
-"""Which way a metric is better, by what its name contains; others have no goal."""
+from fitdiff.storage import read_json, write_json
 
 DASHBOARDS = "dashboards"
 """Folder, among the runs, of stores that all of them share: a dashboard compares the runs of one store."""
+
+IDENTITIES = ".tracked.json"
+"""File in a run's folder: what decided a result -> the identifier that dashboards know it by."""
+
+LONGEST_NAME = 120
+"""Characters; W&B takes 128 of an artifact's name."""
+
+Status = Literal["finished", "failed", "stopped", "running"]
+"""How a run ended; `stopped` was asked to, `running` has not ended."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class TrackedRun:
     Attributes:
         folder: of its results. name: unique among the runs in `outputs`; `<experiment>/<variant>` in an experiment.
         config: plain values. outputs: folder of all runs; None: that of `folder`.
+        decided_by: what tells one result in this folder from another: a training's last stage, an evaluation's date.
         job_type: train or evaluate. group: runs that are compared; None: the part of the name before the last slash.
         tags: to filter by. origin: code, data and packages (`training.provenance`).
     """
@@ -42,11 +48,22 @@ class TrackedRun:
     group: str | None = None
     tags: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    decided_by: str = ""
 
     @property
     def identifier(self) -> str:
-        """Hash of the folder, so that the same command continues the same run."""
-        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:12]
+        """Random, made once for what the folder's result is decided by, and kept there.
+
+        So the same command continues the same run, another config under the same name is another run, and folders of
+        one path on two machines are two.
+        """
+        path = self.folder / IDENTITIES
+        kept = read_json(path)
+        known = kept if isinstance(kept, dict) else {}
+        if self.decided_by not in known:
+            known[self.decided_by] = uuid.uuid4().hex[:12]
+            write_json(path, known)
+        return known[self.decided_by]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,7 +85,8 @@ class Artifact:
     """Something that a run makes or uses.
 
     Attributes:
-        name: holds the hash of what it was made from. kind: data, checkpoint, model or evaluation.
+        name: holds the hash of what it was made from; what `safe_name` makes of it.
+        kind: data, checkpoint, model or evaluation.
         folder: the files directly in it are the artifact; None: it has no files, only `about`.
         about: what it is, in plain values.
     """
@@ -77,6 +95,9 @@ class Artifact:
     kind: str
     folder: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", safe_name(self.name.replace("/", "_")))
 
     def files(self) -> list[Path]:
         """Its files by name; hidden ones and folders are no part of it."""
@@ -124,8 +145,8 @@ class Tracker:
     def use_artifact(self, artifact: Artifact) -> None:
         """Record what the run uses and another has made."""
 
-    def finish(self) -> None:
-        """Flush and close."""
+    def finish(self, status: Status = "finished") -> None:
+        """Flush and close; `status` tells how the run ended."""
 
 
 @register("tracker", "none")
@@ -133,23 +154,20 @@ class NoTracker(Tracker):
     """Shows nothing."""
 
 
-def goal(name: str) -> str | None:
-    """`min` or `max`: which way the metric of that name is better; None if its name does not say."""
-    return next((way for way, pattern in GOALS if re.search(pattern, name.rpartition("/")[2])), None)
+def safe_name(name: str) -> str:
+    """The name, where every dashboard takes it: of letters of ASCII, digits, `_`, `.`, `-` and `/`, and not too long.
+
+    Else what they refuse is replaced, and digits of a hash keep two names two.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.\-/]+", "_", name)
+    if safe == name and len(name) <= LONGEST_NAME:
+        return name
+    return f"{safe[: LONGEST_NAME - 7]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns of a table in the order in which its rows name them."""
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`("trainer.cpu", False)` for every value of a nested config."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _digest(path: Path) -> str:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from fitdiff.registry import register
-from fitdiff.tracker.base import Artifact, TrackedRun, Tracker, columns, leaves
+from fitdiff.report.runs import flatten
+from fitdiff.tracker.base import Artifact, Status, TrackedRun, Tracker, columns
 from fitdiff.tracker.several import require
 
 RUN_TAG = "fitdiff.run"
+ENDED = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST, MOST = 6000, 100
 """Characters of a parameter, and parameters a request, that MLflow takes."""
 
@@ -32,7 +35,9 @@ class MlflowTracker(Tracker):
 
     def __init__(self, *, experiment: str = "fitdiff", uri: str | None = None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before its import, which would send who we are
-        require("mlflow", "mlflow-skinny")
+        needed = "mlflow-skinny" if uri else "mlflow-skinny sqlalchemy alembic"
+        for package in ("mlflow",) if uri else ("mlflow", "sqlalchemy", "alembic"):
+            require(package, needed)
         self.experiment, self.uri = experiment, uri
         self.client: Any = None
         self.id = ""
@@ -41,17 +46,17 @@ class MlflowTracker(Tracker):
         """Open the run that has the folder's tag, or a new one."""
         from mlflow.tracking import MlflowClient
 
-        store = run.shared("mlflow")
-        if self.uri is None:
-            require("sqlalchemy", "sqlalchemy")
-            require("alembic", "alembic")
-            store.mkdir(parents=True, exist_ok=True)
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        self.client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{store / 'mlflow.db'}")
-        found = self.client.get_experiment_by_name(self.experiment)
-        place = None if self.uri else (store / "artifacts").as_uri()
-        experiment = found.experiment_id if found else self.client.create_experiment(self.experiment, place)
+        if self.uri:
+            self.client = MlflowClient(tracking_uri=self.uri)
+            experiment = self._experiment(None)
+        else:
+            store = run.shared("mlflow")
+            store.mkdir(parents=True, exist_ok=True)
+            with FileLock(store / ".lock"):  # of runs that start together, one makes the store
+                self.client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+                experiment = self._experiment((store / "artifacts").as_uri())
         known = self.client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run.identifier}'")
         tags = {RUN_TAG: run.identifier, "job_type": run.job_type, "group": run.compared_with or ""}
         tags |= {f"tag.{tag}": "true" for tag in run.tags}
@@ -110,15 +115,21 @@ class MlflowTracker(Tracker):
         used = Dataset(artifact.name, artifact.name.rpartition("-")[2][:36], "local", source)
         self.client.log_inputs(self.id, [DatasetInput(used, [InputTag("mlflow.data.context", artifact.kind)])])
 
-    def finish(self) -> None:
-        """Mark the run as finished."""
-        self.client.set_terminated(self.id)
+    def finish(self, status: Status = "finished") -> None:
+        """Mark how the run ended, if it has."""
+        if status in ENDED:
+            self.client.set_terminated(self.id, ENDED[status])
+
+    def _experiment(self, place: str | None) -> str:
+        found = self.client.get_experiment_by_name(self.experiment)
+        return found.experiment_id if found else self.client.create_experiment(self.experiment, place)
 
     def _log_parameters(self, config: Mapping[str, Any], known: Mapping[str, str]) -> None:
         """Those that are new: MLflow lets none change, as where a run goes on with another `trainer.log_every`."""
         from mlflow.entities import Param
 
-        flat = {re.sub(r"[^\w\-. :/]", "_", name): str(value)[:LONGEST] for name, value in leaves(config)}
+        leaves = flatten(dict(config)) if config else {}
+        flat = {re.sub(r"[^\w\-. :/]", "_", name): str(value)[:LONGEST] for name, value in leaves.items()}
         new = [Param(name, value) for name, value in flat.items() if name not in known]
         for first in range(0, len(new), MOST):
             self.client.log_batch(self.id, params=new[first : first + MOST])

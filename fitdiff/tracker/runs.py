@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
+from rich.console import Console
 
+from fitdiff.storage import read_json
 from fitdiff.tracker.base import Artifact, TrackedRun, Tracker
 
 NAMED = ("experiment", "benchmark", "model", "scale")
@@ -20,14 +22,47 @@ NAMED = ("experiment", "benchmark", "model", "scale")
 PICTURES = (".png", ".jpg")
 MODEL_SEAL = "config.json"
 
+FAILED = "failed.json"
+"""File in the folder of a training: `reason` and `date` of what ended it, until it goes on."""
 
-def describe_run(
-    folder: Path, name: str, config: Mapping[str, Any], origin: Mapping[str, Any], job_type: str, outputs: Path
-) -> TrackedRun:
+
+def describe_run(folder: Path, name: str, config: Mapping[str, Any], **about: Any) -> TrackedRun:
     """A run that Hydra started: tagged by what was chosen, grouped by its experiment. Arguments as of `TrackedRun`."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    tags = tuple(str(choices[key]) for key in NAMED if choices.get(key))
-    return TrackedRun(folder, name, config, outputs, job_type, choices.get("experiment"), tags, origin)
+    return TrackedRun(folder, name, config, **about, **chosen(choices))
+
+
+def chosen(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """`group` and `tags` of a run by what its command line chose: config group -> name."""
+    return {
+        "group": choices.get("experiment"),
+        "tags": tuple(str(choices[key]) for key in NAMED if choices.get(key)),
+    }
+
+
+def data_artifact(digest: str, about: Mapping[str, Any]) -> Artifact:
+    """A data set, known by its hash, described by its config: its files stay where they are."""
+    return Artifact(f"data-{digest}", "data", about=about)
+
+
+def show_stage(tracker: Tracker, folder: Path, run: str, data: Sequence[Artifact], before: Path | None) -> None:
+    """Record a stage that is done: as made by this run, or else as used by it, where another run trained it.
+
+    Args:
+        folder: of the stage. run: this run's name. data: that it was trained on, if that is known.
+        before: folder of the stage before it, from which it was made, too.
+    """
+    stage = Artifact(folder.name, "checkpoint", folder, json.loads((folder / "result.json").read_text()))
+    if trained_by(folder) == run:
+        tracker.log_artifact(stage, [*data, *([Artifact(before.name, "checkpoint", before)] if before else [])])
+    else:
+        tracker.use_artifact(stage)
+
+
+def trained_by(stage: Path) -> str | None:
+    """Name of the run that trained a stage; None if that is unknown."""
+    config = read_json(stage / "config.json")
+    return config.get("name") if isinstance(config, dict) else None
 
 
 def model_artifact(folder: Path) -> Artifact:
@@ -49,7 +84,7 @@ def log_evaluation(tracker: Tracker, folder: Path) -> None:
     if results["rows"]:
         tracker.log_table(f"{stage}/rows", results["rows"])
     paths = [path for path in sorted(folder.iterdir()) if path.suffix in PICTURES]
-    tracker.log_images({f"{stage}/{path.stem}": read_picture(path) for path in paths}, 0)
+    tracker.log_images(read_pictures({f"{stage}/{path.stem}": path for path in paths}), 0)
     for path in sorted(folder.glob("*.glb")):
         tracker.log_mesh(f"{stage}/{path.stem}", path, 0)
     checkpoint = results.get("checkpoint")
@@ -59,7 +94,13 @@ def log_evaluation(tracker: Tracker, folder: Path) -> None:
     tracker.log_artifact(made, [model_artifact(Path(checkpoint))] if known else [])
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8."""
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
-        return np.asarray(image.convert("RGB"))
+def read_pictures(paths: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """(H, W, 3) uint8 by name; a damaged file is told of and left out."""
+    pictures = {}
+    for name, path in paths.items():
+        try:
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                pictures[name] = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # Pillow's names for a file that is cut, and for one with bad chunks
+            Console(stderr=True).print(f"note: {path} is left out ({error})", highlight=False, markup=False)
+    return pictures

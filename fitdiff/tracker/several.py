@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from fitdiff.registry import build
-from fitdiff.tracker.base import Artifact, NoTracker, TrackedRun, Tracker
+from fitdiff.tracker.base import Artifact, NoTracker, Status, TrackedRun, Tracker, safe_name
 
 T = TypeVar("T")
 
@@ -20,7 +21,8 @@ T = TypeVar("T")
 class Trackers(Tracker):
     """The trackers of a run by name, as one.
 
-    - One that fails is told of once, and left out from then on.
+    - One that fails is told of once, closed, and left out from then on.
+    - Names that some dashboard refuses are made such that all take them (`safe_name`).
     - What its store has already is not sent again: a run that continues repeats the steps after its checkpoint, with
       the same numbers. What the store lost in a kill, or never had, is sent when the history comes (`training.log`).
     """
@@ -42,12 +44,6 @@ class Trackers(Tracker):
 
         self._each(begin)
 
-    def logged(self) -> dict[str, int]:
-        """What every tracker has."""
-        stores = [self.newest[name] for name in self.trackers]
-        common = set.intersection(*map(set, stores)) if stores else set()
-        return {key: min(store[key] for store in stores) for key in common}
-
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         """Log the scalars that are new to a tracker; those that are not finite are left out, as in the run's log."""
         finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
@@ -59,11 +55,11 @@ class Trackers(Tracker):
 
     def log_mesh(self, name: str, path: Path, step: int) -> None:
         """Log a mesh."""
-        self._each(lambda _, tracker: tracker.log_mesh(name, path, step))
+        self._each(lambda _, tracker: tracker.log_mesh(safe_name(name), path, step))
 
     def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table."""
-        self._each(lambda _, tracker: tracker.log_table(name, rows))
+        self._each(lambda _, tracker: tracker.log_table(safe_name(name), rows))
 
     def log_artifact(self, artifact: Artifact, uses: Sequence[Artifact] = ()) -> None:
         """Record what the run made."""
@@ -73,13 +69,14 @@ class Trackers(Tracker):
         """Record what the run uses."""
         self._each(lambda _, tracker: tracker.use_artifact(artifact))
 
-    def finish(self) -> None:
+    def finish(self, status: Status = "finished") -> None:
         """Close all of them."""
-        self._each(lambda _, tracker: tracker.finish())
+        self._each(lambda _, tracker: tracker.finish(status))
 
     def _new(self, name: str, values: Mapping[str, T], step: int, send: Callable[[Mapping[str, T], int], None]) -> None:
         newest = self.newest[name]
-        new = {key: value for key, value in values.items() if step > newest.get(key, -1)}
+        safe = {safe_name(key): value for key, value in values.items()}
+        new = {key: value for key, value in safe.items() if step > newest.get(key, -1)}
         if new:
             send(new, step)
             newest.update(dict.fromkeys(new, step))
@@ -90,6 +87,8 @@ class Trackers(Tracker):
                 call(name, tracker)
             except Exception as error:  # whatever a dashboard suffers from, the training goes on
                 del self.trackers[name]
+                with suppress(Exception):  # left open, it would be in the way of the next run of this process
+                    tracker.finish("failed")
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 Console(stderr=True).print(
                     f"tracker={name} failed and is left out of the rest of this run ({reason}); "

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fitdiff.registry import register
-from fitdiff.tracker.base import Artifact, TrackedRun, Tracker, columns
+from fitdiff.tracker.base import Artifact, Status, TrackedRun, Tracker, columns
 from fitdiff.tracker.several import require
 
 
 @register("tracker", "tensorboard")
 class TensorBoardTracker(Tracker):
-    """Event files in `<run>/tensorboard`, one a session. Config, tables and artifacts are texts."""
+    """Event files in `<run>/tensorboard/<identifier>`, one a session. Config, tables and artifacts are texts."""
 
     def __init__(self) -> None:
         require("tensorboard", "tensorboard")
@@ -27,7 +27,7 @@ class TensorBoardTracker(Tracker):
         """Open a new event file beside those of earlier sessions."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = run.folder / "tensorboard"
+        self._folder = run.folder / "tensorboard" / run.identifier
         self._logged = self._read()
         self.writer = SummaryWriter(str(self._folder))
         about = {"group": run.compared_with, "tags": list(run.tags), "job_type": run.job_type, **run.settings}
@@ -78,7 +78,7 @@ class TensorBoardTracker(Tracker):
         """Log the name of what is used."""
         self._text(f"uses/{artifact.name}", f"{artifact.kind} {artifact.name}")
 
-    def finish(self) -> None:
+    def finish(self, status: Status = "finished") -> None:
         """Flush and close."""
         self.writer.close()
 

@@ -13,8 +13,14 @@ import numpy as np
 
 from fitdiff.registry import register
 from fitdiff.storage import write_json
-from fitdiff.tracker.base import Artifact, TrackedRun, Tracker, columns
+from fitdiff.tracker.base import Artifact, Status, TrackedRun, Tracker, columns
 from fitdiff.tracker.several import require
+
+AWAY = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+"""Variables of the environment by which Trackio sends runs elsewhere."""
+
+IDENTIFIER = "identifier"
+"""Where a run's config has what tells it from another of the same name."""
 
 
 @register("tracker", "trackio")
@@ -27,23 +33,30 @@ class TrackioTracker(Tracker):
 
     def __init__(self, *, project: str = "fitdiff", group: str | None = None, folder: str | None = None) -> None:
         require("trackio", "trackio")
+        if away := [name for name in AWAY if os.environ.get(name)]:
+            raise ValueError(
+                f"{' and '.join(away)} would send runs to a server, and tracker=trackio keeps them on this machine: "
+                f"unset {' '.join(away)}"
+            )
         self.project, self.group, self.folder = project, group, folder
         self.run: Any = None
         self._store = Path()
 
     def start(self, run: TrackedRun) -> None:
-        """Open the run of this name, or go on with it.
+        """Open the run, or go on with it; where another has its name, as `<name>-<identifier>`.
 
         Raises:
             RuntimeError: this process uses another store already; Trackio knows one a process.
         """
         self._store = (Path(self.folder) if self.folder else run.shared("trackio")).resolve()
         trackio = _trackio(self._store)
-        config = {**run.settings, "tags": list(run.tags), "job_type": run.job_type}
+        identifier = run.identifier
+        config = {**run.settings, "tags": list(run.tags), "job_type": run.job_type, IDENTIFIER: identifier}
         with _quiet():
             self.run = trackio.init(
-                project=self.project, name=run.name, group=self.group or run.compared_with, config=config,
-                resume="allow", embed=False, auto_log_cpu=False, auto_log_gpu=False,
+                project=self.project, name=self._free_name(run.name, identifier), config=config,
+                group=self.group or run.compared_with, resume="allow", embed=False,
+                auto_log_cpu=False, auto_log_gpu=False,
             )  # fmt: skip
 
     def logged(self) -> dict[str, int]:
@@ -95,12 +108,18 @@ class TrackioTracker(Tracker):
         except ValueError:  # the store does not know it yet
             self.run.use_artifact(self.run.log_artifact(self._pack(artifact)))
 
-    def finish(self) -> None:
+    def finish(self, status: Status = "finished") -> None:
         """Write what is queued."""
         import trackio
 
         with _quiet():
             trackio.finish()
+
+    def _free_name(self, name: str, identifier: str) -> str:
+        from trackio.sqlite_storage import SQLiteStorage
+
+        holder = SQLiteStorage.get_run_config(self.project, name)
+        return name if holder is None or holder.get(IDENTIFIER) == identifier else f"{name}-{identifier}"
 
     def _pack(self, artifact: Artifact, uses: Sequence[Artifact] = ()) -> Any:
         import trackio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import netrc
 import os
@@ -11,14 +12,20 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from fitdiff.registry import register
-from fitdiff.tracker.base import Artifact, TrackedRun, Tracker, columns, goal
+from fitdiff.report.metrics import higher_is_better
+from fitdiff.tracker.base import Artifact, Status, TrackedRun, Tracker, columns
 from fitdiff.tracker.wandb_file import history
 
-BEST = {"min": min, "max": max}
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may say, and what W&B takes it for."""
+
+STEPS = "logged"
+"""Where the summary has the newest step of every name, as JSON: as a table it would crowd out the metrics."""
 
 
 @register("tracker", "wandb")
@@ -30,7 +37,7 @@ class WandbTracker(Tracker):
 
     Args:
         project, entity: where runs go. group: None is the experiment. tags: besides those of the run.
-        mode: auto (online if a key is configured) | online | offline.
+        mode: auto (as WANDB_MODE says, else online if a key is configured) | online | offline.
         files: artifacts carry their files; else only what they are made from.
     """
 
@@ -48,16 +55,17 @@ class WandbTracker(Tracker):
             raise ValueError(f"tracker.wandb.mode is {mode!r}; expected auto, online or offline")
         self.settings = {"project": project, "entity": entity}
         self.group, self.tags, self.files = group, tuple(tags), files
-        self.mode = mode if mode != "auto" else "online" if _logged_in() else "offline"
+        self.mode = mode if mode != "auto" else _asked_mode()
         self.run: Any = None
         self.row = 0
         self._folder = Path()
         self._earlier: list[dict[str, Any]] = []
         self._defined: set[str] = set()
         self._best: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
 
     def start(self, run: TrackedRun) -> None:
-        """Open the run; its id is that of the run's folder, or WANDB_RUN_ID where that is set."""
+        """Open the run; its id is the run's identifier, or WANDB_RUN_ID where that is set."""
         import wandb
 
         self._folder = run.folder
@@ -74,6 +82,7 @@ class WandbTracker(Tracker):
             tags=list(dict.fromkeys([*run.tags, *self.tags])),
             job_type=run.job_type,
             resume="allow" if self.mode == "online" else None,
+            reinit="finish_previous",  # else this would be what an earlier run of the process left open
             mode=self.mode,
             config=run.settings,
             settings=wandb.Settings(silent=True),
@@ -81,22 +90,18 @@ class WandbTracker(Tracker):
         )
         if self.mode == "online":
             self.row = self.run.step
+            self._steps = json.loads(dict(self.run.summary).get(STEPS, "{}"))
             self._best = {
                 n.removeprefix("best/"): v for n, v in dict(self.run.summary).items() if n.startswith("best/")
             }
         for entry in self._earlier:
             self._best |= self._improved(entry)
+            steps = {name: entry.get(_axis(name)) for name in entry}
+            self._steps |= {name: int(step) for name, step in steps.items() if step is not None}
 
     def logged(self) -> dict[str, int]:
-        """Offline, from the files of earlier sessions; online, by the summary, where each stage has its last step."""
-        entries = self._earlier if self.mode == "offline" else [dict(self.run.summary)]
-        newest: dict[str, int] = {}
-        for entry in entries:
-            for name in entry:
-                step = entry.get(_axis(name))
-                if step is not None:
-                    newest[name] = max(int(step), newest.get(name, -1))
-        return newest
+        """Offline, from the files of earlier sessions; online, as the summary has it."""
+        return dict(self._steps)
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         """Log scalars at a step. The summary has the newest, which sweeps go by, and as `best/<name>` the best."""
@@ -139,11 +144,11 @@ class WandbTracker(Tracker):
         else:  # the public call refuses offline what a later sync does well
             self.run._log_artifact(packed, use_after_commit=True)
 
-    def finish(self) -> None:
+    def finish(self, status: Status = "finished") -> None:
         """Flush and close: W&B's process writes the file, and only when that has ended is it whole."""
         import wandb
 
-        self.run.finish()
+        self.run.finish(exit_code=int(status in ("failed", "stopped")))
         wandb.teardown()
 
     def _pack(self, artifact: Artifact, uses: Sequence[Artifact] = ()) -> Any:
@@ -159,9 +164,10 @@ class WandbTracker(Tracker):
         return packed
 
     def _improved(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """The best of each metric that has a goal, where one of these values is it."""
-        numbers = {n: v for n, v in values.items() if isinstance(v, float | int) and math.isfinite(v) and goal(n)}
-        return {n: v for n, v in numbers.items() if v == BEST[goal(n)](v, self._best.get(n, v))}
+        """The best of each metric that can be better or worse, where one of these values is it."""
+        numbers = {n: v for n, v in values.items() if isinstance(v, float | int) and math.isfinite(v)}
+        better = {n: {True: max, False: min}.get(higher_is_better(n)) for n in numbers}
+        return {n: v for n, v in numbers.items() if better[n] and v == better[n](v, self._best.get(n, v))}
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         """Each stage counts its own steps, so each gets an axis of its own (`<stage>/step`)."""
@@ -172,6 +178,8 @@ class WandbTracker(Tracker):
                 self._defined.add(name)
             self.run.log({**own, axis: step}, step=self.row, commit=True)
             self.row += 1
+        self._steps |= dict.fromkeys(values, step)
+        self.run.summary[STEPS] = json.dumps(self._steps)
 
     def _await_own_second(self, identifier: str) -> None:
         """W&B names a session's folder by the second, and two in one second would write one file."""
@@ -189,11 +197,16 @@ def _axis(name: str) -> str:
     return f"{name.partition('/')[0]}/step"
 
 
+def _asked_mode() -> str:
+    return MODES.get(os.environ.get("WANDB_MODE", "")) or ("online" if _logged_in() else "offline")
+
+
 def _logged_in() -> bool:
-    """Whether `wandb login` or WANDB_API_KEY has left a key; asks no server."""
+    """Whether `wandb login` or WANDB_API_KEY has left a key for W&B's server, or one's own; asks no server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     try:
-        return "api.wandb.ai" in netrc.netrc().hosts
-    except (FileNotFoundError, netrc.NetrcParseError):
+        return host in netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
         return False

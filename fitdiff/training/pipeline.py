@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from fitdiff.data.sources import build_data
 from fitdiff.model import COMPONENTS, DEFAULTS, FitDiff
 from fitdiff.registry import build
 from fitdiff.storage import pack_modules, unpack_modules, write_json, write_tensors
-from fitdiff.tracker import Artifact, TrackedRun, build_trackers
-from fitdiff.tracker.runs import describe_run
+from fitdiff.tracker import TrackedRun, build_trackers
+from fitdiff.tracker.runs import data_artifact, describe_run, show_stage
 from fitdiff.training.health import TrainingError, is_out_of_memory, memory_advice
 from fitdiff.training.latents import VERSION as LATENTS_VERSION
 from fitdiff.training.latents import open_latents, write_latents
 from fitdiff.training.log import training_seconds
 from fitdiff.training.processes import on_all, on_main
 from fitdiff.training.provenance import provenance
-from fitdiff.training.tracking import show_model, show_stage
+from fitdiff.training.tracking import show_curves, show_model, tracked
 from fitdiff.training.trainer import Trainer
 
 STAGES = ("autoencoder", "latents", "diffusion")
@@ -70,6 +70,7 @@ class Pipeline:
                 "without its scale: give bf16, no, or stage.autoencoder.adversarial_weight=0"
             )
         self.config = config
+        self.tracker = build_trackers(config.tracker)  # first: what is wrong with it costs nothing yet
         self.run_dir = Path(config.outputs) / config.name
         self.console = Console(stderr=True)
         torch.manual_seed(self._seed("autoencoder"))
@@ -102,40 +103,35 @@ class Pipeline:
     def _run(self, stages: list[str]) -> Path:
         self._describe(stages)
         self._tell_of_waiting()
-        on_main(self.data.prepare)
-        tracker = build_trackers(self.config.tracker)
         if self.trainer.is_main:
-            tracker.start(self._tracked_run())
             write_json(self.run_dir / "stages.json", self._stage_folders(stages))
         metrics: dict[str, Any] = {}
-        try:
+        with tracked(self.tracker, self._tracked_run(stages)) if self.trainer.is_main else nullcontext():
+            on_main(self.data.prepare)
             for stage in stages:
                 with self._lack_of_memory_explained(stage):
-                    metrics[stage] = getattr(self, f"_{stage}")(tracker)
+                    metrics[stage] = getattr(self, f"_{stage}")()
                 if self.trainer.is_main:
                     write_json(self.run_dir / "metrics.json", metrics)
-                    show_stage(tracker, self._folder(stage), self.config.name, self._inputs(stage))
+                    self._show(stage)
             if self.trainer.is_main and "diffusion" in stages:
                 self.model.save(self.run_dir / "model")
-                show_model(tracker, self.model, self.run_dir, self._folder("diffusion"))
-        finally:
-            if self.trainer.is_main:
-                tracker.finish()
+                show_model(self.tracker, self.model, self.run_dir, self._folder("diffusion"))
         self._report(metrics)
         return self.run_dir
 
     # --- stages ------------------------------------------------------------------------------------------------
 
-    def _autoencoder(self, tracker: Any) -> dict[str, Any]:
+    def _autoencoder(self) -> dict[str, Any]:
         folder = self._folder("autoencoder")
         if not (folder / "result.json").exists():
             perceptual = build(self.config.perceptual, "perceptual").to(self.model.device)
             stage = self._build_stage("autoencoder", autoencoder=self.model.autoencoder, perceptual=perceptual)
-            return self._train(stage, folder, tracker)
+            return self._train(stage, folder)
         unpack_modules(load_file(folder / "weights.safetensors"), {"autoencoder": self.model.autoencoder})
         return self._done("autoencoder", folder)
 
-    def _latents(self, tracker: Any) -> dict[str, Any]:
+    def _latents(self) -> dict[str, Any]:
         folder = self._folder("latents")
         if (folder / "result.json").exists():
             return self._done("latents", folder)
@@ -148,7 +144,7 @@ class Pipeline:
         on_main(lambda: self._finish_stage(folder, {"shape": shape}, time.perf_counter() - start))
         return json.loads((folder / "result.json").read_text())
 
-    def _diffusion(self, tracker: Any) -> dict[str, Any]:
+    def _diffusion(self) -> dict[str, Any]:
         folder = self._folder("diffusion")
         modules: dict[str, nn.Module] = {"denoiser": self.model.denoiser, "latent": self.model.latent}
         if (folder / "result.json").exists():
@@ -158,17 +154,17 @@ class Pipeline:
         latents = {split: open_latents(data, folder_of / split, memory) for split, data in self._splits().items()}
         stage = self._build_stage("diffusion", model=self.model, latents=latents)
         self.model.to(self.model.device)
-        return self._train(stage, folder, tracker)
+        return self._train(stage, folder)
 
     def _build_stage(self, name: str, **runtime: Any) -> Any:
         return build(self.config.stage[name], "stage", seed=self._seed(name), **self._splits(), **runtime)
 
-    def _train(self, stage: Any, folder: Path, tracker: Any) -> dict[str, Any]:
+    def _train(self, stage: Any, folder: Path) -> dict[str, Any]:
         processes = self.trainer.accelerator.num_processes
         origin = provenance(self.data_hash, self.model.versions, processes)
         with _alone_in(folder):
             trained = self.trainer.run(
-                stage, folder, self._decides(stage.name), origin, self._seed(stage.name), tracker
+                stage, folder, self._decides(stage.name), origin, self._seed(stage.name), self.tracker
             )
             stage.finish(trained.averages)
 
@@ -232,16 +228,21 @@ class Pipeline:
         """Where each stage is, seen from the run's folder, so that both may be moved."""
         return {stage: Path(os.path.relpath(self._folder(stage), self.run_dir)).as_posix() for stage in stages}
 
-    def _tracked_run(self) -> TrackedRun:
-        origin = provenance(self.data_hash, self.model.versions, self.trainer.accelerator.num_processes)
-        name, outputs = self.config.name, Path(self.config.outputs)
-        return describe_run(self.run_dir, name, plain(self.config), origin, "train", outputs)
+    def _tracked_run(self, stages: list[str]) -> TrackedRun:
+        return describe_run(
+            self.run_dir,
+            self.config.name,
+            plain(self.config),
+            outputs=Path(self.config.outputs),
+            origin=provenance(self.data_hash, self.model.versions, self.trainer.accelerator.num_processes),
+            decided_by=self._folder(stages[-1]).name,
+        )
 
-    def _inputs(self, stage: str) -> list[Artifact]:
-        """What a stage is made from: the data, and the stage before it."""
-        before = STAGES[: STAGES.index(stage)][-1:]
-        data = Artifact(f"data-{self.data_hash}", "data", about=plain(self.config.data))
-        return [data, *(Artifact(self._folder(name).name, "checkpoint", self._folder(name)) for name in before)]
+    def _show(self, stage: str) -> None:
+        """A stage that is done, with what it is made from: the data, and the stage before it."""
+        data = data_artifact(self.data_hash, plain(self.config.data))
+        before = next((self._folder(name) for name in reversed(STAGES[: STAGES.index(stage)])), None)
+        show_stage(self.tracker, self._folder(stage), self.config.name, [data], before)
 
     def _finish_stage(self, folder: Path, metrics: dict[str, Any], seconds: float) -> None:
         write_json(folder / "config.json", plain(self.config))
@@ -250,6 +251,7 @@ class Pipeline:
     def _done(self, stage: str, folder: Path) -> dict[str, Any]:
         if self.trainer.is_main:
             self.console.print(f"[green]{stage}[/] is done ({folder}): skipped")
+            show_curves(self.tracker, folder, stage, self.config.name)
         return json.loads((folder / "result.json").read_text())
 
     def _describe(self, stages: list[str]) -> None:

@@ -1,34 +1,58 @@
-"""What trackers get of a training besides its log: artifacts with their lineage, and a face that the model draws."""
+"""What trackers get of a training besides what its stages log: how it ended, and a face that the model draws."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from fitdiff.avatar import save_glb
-from fitdiff.tracker import Artifact, Trackers
-from fitdiff.tracker.runs import model_artifact
+from fitdiff.storage import CheckpointError, write_json
+from fitdiff.tracker import Artifact, Status, TrackedRun, Trackers
+from fitdiff.tracker.runs import FAILED, model_artifact, trained_by
+from fitdiff.training.log import tell_history
 from fitdiff.uses.sampling import avatar_of
 
 SAMPLE = "sample.glb"
 
 
-def show_stage(trackers: Trackers, folder: Path, run: str, inputs: Sequence[Artifact]) -> None:
-    """Record a stage that is done: as made by this run, or else as used by it, where another run trained it.
+@contextmanager
+def tracked(trackers: Trackers, run: TrackedRun) -> Iterator[None]:
+    """A run that trackers show from its start to its end, however that comes; its folder tells of a failure, too."""
+    (run.folder / FAILED).unlink(missing_ok=True)
+    trackers.start(run)
+    status: Status = "stopped"
+    try:
+        yield
+        status = "finished"
+    except Exception as error:
+        status = "failed"
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with suppress(OSError):  # as where the disk is full, and that is the reason
+            write_json(run.folder / FAILED, {"reason": f"{type(error).__name__}: {error}", "date": date})
+        raise
+    finally:
+        trackers.finish(status)
+
+
+def show_curves(trackers: Trackers, folder: Path, stage: str, run: str) -> None:
+    """Show what a run's finished stage has logged, as far as a tracker lacks it: a kill may have come between.
 
     Args:
-        folder: of the stage. run: this run's name. inputs: what the stage was made from.
+        folder: of the stage. run: name of this run; where another trained the stage, the curves are that one's.
     """
-    if not trackers:
+    log = folder / "log.jsonl"
+    if not trackers or trained_by(folder) != run or not log.exists():
         return
-    stage = Artifact(folder.name, "checkpoint", folder, json.loads((folder / "result.json").read_text()))
-    if json.loads((folder / "config.json").read_text())["name"] == run:
-        trackers.log_artifact(stage, inputs)
-    else:
-        trackers.use_artifact(stage)
+    try:
+        tell_history(log, stage, trackers)
+    except CheckpointError as error:
+        Console(stderr=True).print(f"note: {error}", highlight=False, markup=False)
 
 
 def show_model(trackers: Trackers, model: Any, run_dir: Path, last: Path) -> None:

@@ -99,6 +99,80 @@ def test_a_run_that_continues_has_every_step_once(name, outputs):
     assert [step for step, _ in store.images["toy/picture"]] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", TRACKERS)
+def test_another_config_of_one_name_is_another_run(name, outputs):
+    """As a training with another learning rate, or an evaluation that ran again: fewer steps, or the same one."""
+    runs = [
+        TrackedRun(outputs / f"{name}-changed", f"{name}-changed", {"rate": rate}, outputs, decided_by=f"stage-{rate}")
+        for rate in (0.5, 0.25)
+    ]
+    for run in runs:
+        trackers = opened(name, run)
+        for step in range(int(8 * run.config["rate"])):
+            trackers.log({"toy/loss": run.config["rate"]}, step)
+        trackers.finish()
+    for run in runs:
+        store = tracker_stores.READERS[name](run)
+        assert store.scalars["toy/loss"] == [(step, run.config["rate"]) for step in range(int(8 * run.config["rate"]))]
+        assert str(run.config["rate"]) in store.config
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_folders_of_one_name_in_one_store_are_two_runs(name, outputs):
+    runs = [TrackedRun(outputs / part / f"{name}-twin", f"{name}-twin", {}, outputs) for part in ("a", "b")]
+    for value in (1.0, 2.0):
+        for index, run in enumerate(runs):
+            trackers = opened(name, run)
+            trackers.log({"toy/loss": value + index}, int(value))
+            trackers.finish()
+    for index, run in enumerate(runs):
+        assert tracker_stores.READERS[name](run).scalars["toy/loss"] == [(1, 1.0 + index), (2, 2.0 + index)]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_any_name_will_do(name, outputs):
+    odd = f"{name} größe+1"
+    run = TrackedRun(outputs / odd, odd, {}, outputs, group=odd, tags=(odd,))
+    made = Artifact(f"evaluation-{odd}", "evaluation", about={"mm": 1})
+    trackers = opened(name, run)
+    trackers.log({"people/größe+mm": 0.5}, 0)
+    trackers.log_images({"people/größe+1": PICTURE}, 0)
+    trackers.log_table("people/größe+1", ROWS)
+    trackers.log_artifact(made, [Artifact("model größe+1", "model")])
+    trackers.finish()
+    assert list(trackers.trackers) == [name], "it failed"
+    store = tracker_stores.READERS[name](run)
+    assert [points for key, points in store.scalars.items() if key.startswith("people/gr_e_mm")] == [[(0, 0.5)]]
+    assert [len(pictures) for key, pictures in store.images.items() if key.startswith("people/gr_e_1")] == [1]
+    assert [len(rows) for key, rows in store.tables.items() if key.startswith("people/gr_e_1")] == [2]
+    assert list(store.artifacts) == [made.name]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_one_that_failed_is_not_in_the_way_of_the_next_run(name, outputs):
+    runs = [TrackedRun(outputs / f"{name}-{part}", f"{name}-{part}", {}, outputs) for part in ("fails", "next")]
+    trackers = opened(name, runs[0])
+    trackers.log({"toy/loss": 1.0}, 1)
+    trackers.log_mesh("toy/mesh", outputs / "missing.glb", 1)
+    assert not trackers, "it has not failed"
+    trackers = opened(name, runs[1])
+    trackers.log({"toy/loss": 2.0}, 1)
+    trackers.finish()
+    stores = [tracker_stores.READERS[name](run) for run in runs]
+    assert [store.scalars["toy/loss"] for store in stores] == [[(1, 1.0)], [(1, 2.0)]]
+    assert [store.failed for store in stores] in ([True, False], [None, None])
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_run_that_was_stopped_is_not_shown_as_finished_until_it_is(name, outputs):
+    run = TrackedRun(outputs / f"{name}-stopped", f"{name}-stopped", {}, outputs)
+    for end, failed in (("stopped", True), ("finished", False)):
+        trackers = opened(name, run)
+        trackers.log({"toy/loss": 1.0}, 1)
+        trackers.finish(end)
+        assert tracker_stores.READERS[name](run).failed in (failed, None)
+
+
 @pytest.fixture(scope="module")
 def killed(outputs):
     """A process that logs to all trackers at once, and is killed while it does."""

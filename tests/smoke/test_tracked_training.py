@@ -10,8 +10,9 @@ from tests.conftest import stage_folder
 
 
 def test_the_tracker_has_what_the_run_has(tiny_run):
-    store = tracker_stores.read_wandb(TrackedRun(tiny_run, "tiny", {}))
     stages = {stage: stage_folder(tiny_run.parent, stage) for stage in ("autoencoder", "latents", "diffusion")}
+    last = stages["diffusion"].resolve().name
+    store = tracker_stores.read_wandb(TrackedRun(tiny_run, "tiny", {}, decided_by=last))
     for stage in ("autoencoder", "diffusion"):
         logged = {}
         for entry in read_log(stages[stage] / "log.jsonl"):

@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -7,10 +9,10 @@ from PIL import Image
 
 from fitdiff.registry import ComponentError, build, config_of
 from fitdiff.tracker import Artifact, NoTracker, TrackedRun, Tracker, Trackers, build_trackers
-from fitdiff.tracker.base import columns, goal, leaves
-from fitdiff.tracker.runs import log_evaluation, model_artifact
+from fitdiff.tracker.base import columns, safe_name
+from fitdiff.tracker.runs import log_evaluation, model_artifact, show_stage
 from fitdiff.training.interruption import InterruptedRun
-from fitdiff.training.tracking import show_stage
+from fitdiff.training.tracking import show_curves, tracked
 from tests.smoke.test_configs import composed
 
 
@@ -45,13 +47,15 @@ RUN = TrackedRun("folder", "experiment/variant-s0", {"seed": 0})
 
 
 def test_one_that_fails_is_told_of_once_and_the_others_go_on(capsys):
-    well = Recorder()
-    trackers = Trackers({"broken": Broken(), "well": well})
+    broken, well = Broken(), Recorder()
+    trackers = Trackers({"broken": broken, "well": well})
     trackers.start(RUN)
     for step in (1, 2):
         trackers.log({"a/loss": 0.5}, step)
     trackers.finish()
     assert [step for _, step in well.of("log")] == [1, 2]
+    assert broken.of("finish") == [("failed",)]
+    assert well.of("finish") == [("finished",)]
     told = capsys.readouterr().err
     assert told.count("tracker=broken failed and is left out of the rest of this run (OSError: the disk is full)") == 1
 
@@ -75,7 +79,6 @@ def test_each_store_gets_what_it_lacks():
         trackers.log({"a/loss": step / 8, "a/rate": 1.0}, step)
     assert full.of("log") == [({"a/rate": 1.0}, 3), ({"a/loss": 0.5, "a/rate": 1.0}, 4)]
     assert [step for _, step in empty.of("log")] == [2, 3, 4]
-    assert trackers.logged() == {"a/loss": 4, "a/rate": 4}
 
 
 def test_numbers_that_are_not_finite_are_left_out():
@@ -105,8 +108,11 @@ def test_several_are_chosen_and_set_on_the_command_line():
 
 @pytest.mark.parametrize(
     ("name", "package", "install"),
-    [("trackio", "trackio", "trackio"), ("mlflow", "mlflow", "mlflow-skinny"), ("tensorboard",) * 3],
-)
+    [
+        ("trackio", "trackio", "trackio"), ("tensorboard",) * 3,
+        *(("mlflow", package, "mlflow-skinny sqlalchemy alembic") for package in ("mlflow", "sqlalchemy", "alembic")),
+    ],
+)  # fmt: skip
 def test_a_missing_package_says_what_to_install(monkeypatch, name, package, install):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == package else find(asked))
@@ -120,20 +126,56 @@ def test_a_wrong_mode_is_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "way"),
+    ("environment", "hosts", "mode"),
     [
-        ("diffusion/held_out/noise_loss", "min"), ("people/shape_mm", "min"), ("realy/nose_mm", "min"),
-        ("autoencoder/held_out/psnr_diffuse", "max"), ("identity/cosine", "max"), ("diffusion/learning_rate", None),
+        ({}, "", "offline"),
+        ({}, "machine api.wandb.ai login user password key", "online"),
+        ({}, "machine faces.example login user password key", "offline"),
+        ({"WANDB_BASE_URL": "https://faces.example"}, "machine faces.example login user password key", "online"),
+        ({"WANDB_BASE_URL": "https://faces.example"}, "machine api.wandb.ai login user password key", "offline"),
+        ({"WANDB_API_KEY": "key"}, "", "online"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "offline"}, "", "offline"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "dryrun"}, "", "offline"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "disabled"}, "", "disabled"),
+        ({"WANDB_MODE": "online"}, "", "online"),
     ],
-)  # fmt: skip
-def test_which_way_a_metric_is_better(name, way):
-    assert goal(name) == way
+)
+def test_nothing_is_uploaded_unasked(tmp_path, monkeypatch, environment, hosts, mode):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text(hosts)
+    for name, value in {"NETRC": str(tmp_path / "netrc"), **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert build(config_of("tracker", "wandb"), "tracker").mode == mode
 
 
-def test_a_run_is_known_by_its_folder_and_compared_within_its_experiment(tmp_path):
+def test_a_netrc_that_cannot_be_read_holds_no_key(tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path))  # a folder: even root cannot read it
+    assert build(config_of("tracker", "wandb"), "tracker").mode == "offline"
+
+
+@pytest.mark.parametrize("name", ["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"])
+def test_trackio_refuses_to_send_runs_away(monkeypatch, name):
+    monkeypatch.setenv(name, "someone/faces")
+    with pytest.raises(ComponentError, match=rf"{name} would send runs to a server.*: unset {name}"):
+        build(config_of("tracker", "trackio"), "tracker")
+
+
+def test_an_identifier_is_kept_in_the_folder_with_what_decides_the_result(tmp_path):
+    def identifier(folder, decided_by="diffusion-1", name="lambda/off"):
+        return TrackedRun(tmp_path / folder, name, {}, decided_by=decided_by).identifier
+
+    first, changed, elsewhere = identifier("a"), identifier("a", "diffusion-2"), identifier("b")
+    assert len({first, changed, elsewhere}) == 3
+    assert (identifier("a", name="other"), identifier("a", "diffusion-2")) == (first, changed)
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert identifier("moved") == first
+
+
+def test_a_run_is_compared_within_its_experiment(tmp_path):
     run = TrackedRun(tmp_path / "a", "lambda/off-s1", {"seed": 1}, tmp_path, origin={"git": {"commit": "f00"}})
-    assert run.identifier == TrackedRun(tmp_path / "b" / ".." / "a", "other", {}).identifier
-    assert run.identifier != TrackedRun(tmp_path / "b", "lambda/off-s1", {}).identifier
     assert run.compared_with == "lambda"
     assert TrackedRun(tmp_path, "alone", {}).compared_with is None
     assert TrackedRun(tmp_path, "lambda/off", {}, group="mine").compared_with == "mine"
@@ -141,9 +183,52 @@ def test_a_run_is_known_by_its_folder_and_compared_within_its_experiment(tmp_pat
     assert run.shared("trackio") == (tmp_path / "dashboards" / "trackio").resolve()
 
 
-def test_configs_and_tables_are_flattened():
-    assert dict(leaves({"a": {"b": 1, "c": {}}, "d": [1]})) == {"a.b": 1, "a.c": {}, "d": [1]}
+def test_names_that_a_dashboard_refuses_are_made_safe():
+    for name in ("diffusion/held_out/noise_loss", "autoencoder-1b", "tar_0.1"):
+        assert safe_name(name) == name
+    odd = ["people/größe", "people/grüße", "people/gr e", "people/gr+e", "x" * 200, "x" * 201]
+    assert len({safe_name(name) for name in odd}) == len(odd)
+    for name in odd:
+        assert re.fullmatch(r"[A-Za-z0-9_./-]{1,120}", safe_name(name))
+    assert re.fullmatch(r"evaluation-a_b-[0-9a-f]{6}|evaluation-a_b", Artifact("evaluation-a/b", "evaluation").name)
+
+
+def test_the_columns_of_a_table():
     assert columns([{"name": "x", "mm": 1}, {"name": "y", "cosine": 2}]) == ["name", "mm", "cosine"]
+
+
+def test_wandb_keeps_the_best_of_what_can_be_better(tmp_path):
+    tracker = build(config_of("tracker", "wandb", mode="offline"), "tracker")
+    tracker.start(TrackedRun(tmp_path / "run", "run", {}))
+    for step, value in ((1, 0.5), (2, 0.25), (3, 0.75)):
+        names = ("a/loss", "a/psnr_diffuse", "a/learning_rate", "a/psnr_diffuse_mean_face")
+        tracker.log(dict.fromkeys(names, value), step)
+    best = {name: value for name, value in dict(tracker.run.summary).items() if name.startswith("best/")}
+    tracker.finish()
+    assert best == {"best/a/loss": 0.25, "best/a/psnr_diffuse": 0.75}
+
+
+def test_wandb_knows_online_how_far_each_name_had_come(tmp_path, monkeypatch):
+    """What the summary of a run that goes on says; a stage's newest step is not that of all its names."""
+    import wandb
+
+    class Server:
+        def __init__(self, summary):
+            self.summary, self.step = summary, 7
+
+        def define_metric(self, *_, **__): ...
+
+        def log(self, *_, **__): ...
+
+    summary = {}
+    monkeypatch.setattr(wandb, "init", lambda **_: Server(summary))
+    for _ in range(2):
+        tracker = build(config_of("tracker", "wandb", mode="online"), "tracker")
+        tracker.start(TrackedRun(tmp_path / "run", "run", {}))
+        before = tracker.logged()
+        tracker.log({"diffusion/held_out/noise_loss": 0.5}, 50)
+        tracker.log({"diffusion/loss": 0.5}, 100)
+    assert before == {"diffusion/held_out/noise_loss": 50, "diffusion/loss": 100}
 
 
 def test_an_artifact_is_the_files_of_its_folder(tmp_path):
@@ -168,19 +253,50 @@ def test_a_stage_is_made_by_the_run_that_trained_it_and_used_by_others(tmp_path)
     store, data = Recorder(), Artifact("data-0", "data")
     folder = stage_of(tmp_path / "autoencoder-1", "mine")
     for run in ("mine", "other"):
-        show_stage(Trackers({"store": store}), folder, run, [data])
+        show_stage(Trackers({"store": store}), folder, run, [data], None)
     stage = Artifact("autoencoder-1", "checkpoint", folder, {"noise_loss": 0.25})
     assert store.of("log_artifact") == [(stage, [data])]
     assert store.of("use_artifact") == [(stage,)]
 
 
-def test_what_an_evaluation_found_is_shown(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(None, "finished", None), (OSError("the disk is full"), "failed", "OSError: the disk is full"),
+     (InterruptedRun(), "stopped", None)],
+)  # fmt: skip
+def test_how_a_run_ended_is_told(tmp_path, error, status, reason):
+    store, failed = Recorder(), tmp_path / "failed.json"
+    failed.write_text("{}")  # of the session before
+    with suppress(OSError, InterruptedRun), tracked(Trackers({"store": store}), TrackedRun(tmp_path, "run", {})):
+        assert not failed.exists()
+        if error:
+            raise error
+    assert store.of("finish") == [(status,)]
+    assert (json.loads(failed.read_text())["reason"] if failed.exists() else None) == reason
+
+
+def test_a_finished_stage_tells_what_a_kill_lost(tmp_path, capsys):
+    folder = stage_of(tmp_path / "autoencoder-1", "mine")
+    (folder / "log.jsonl").write_text('{"step": 5, "loss": 0.5}\n{"step": 10, "loss": 0.25}\n')
+    for run, expected in (("other", []), ("mine", [({"autoencoder/loss": 0.25}, 10)])):
+        store = Recorder(autoencoder__loss=5)
+        trackers = Trackers({"store": store})
+        trackers.start(RUN)
+        show_curves(trackers, folder, "autoencoder", run)
+        assert store.of("log") == expected
+    (folder / "log.jsonl").write_text("damaged\n")
+    show_curves(trackers, folder, "autoencoder", "mine")  # no reason to end a training that is done
+    assert "line 1 is damaged" in capsys.readouterr().err
+
+
+def test_what_an_evaluation_found_is_shown(tmp_path, capsys):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"weights": {"bytes": 3, "sha256": "0123456789abcdef"}, "versions": {}}')
     out = tmp_path / "people-1"
     out.mkdir()
     Image.new("RGB", (4, 2), (255, 0, 0)).save(out / "faces.png")
+    (out / "cut.png").write_bytes((out / "faces.png").read_bytes()[:40])
     rows = [{"name": "anna", "mm": 1.5}, {"name": "ben", "mm": None}]
     results = {"benchmark": "people", "summary": {"mm": 1.5, "of": "two", "none": None}, "rows": rows}
     (out / "results.json").write_text(json.dumps(results | {"checkpoint": str(model), "config_hash": "ff"}))
@@ -190,6 +306,8 @@ def test_what_an_evaluation_found_is_shown(tmp_path):
     assert store.of("log_table") == [("people/rows", rows)]
     ((pictures, step),) = store.of("log_images")
     assert step == 0
+    assert sorted(pictures) == ["people/faces"]
+    assert f"{out / 'cut.png'} is left out" in " ".join(capsys.readouterr().err.split())
     assert (pictures["people/faces"] == (255, 0, 0)).all()
     assert pictures["people/faces"].shape == (2, 4, 3)
     ((made, uses),) = store.of("log_artifact")
