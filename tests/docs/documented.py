@@ -16,10 +16,13 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 PAGES = ("README.md", "docs/*.md", "fitdiff/**/*.md", "experiments/**/*.md", "examples/**/*.md", "sweeps/*.md")
-NEEDS = ("gpu", "gated data", "download", "cluster", "another checkout", "a display", "network")
+GATED = "gated data"
+NEEDS = ("gpu", GATED, "download", "cluster", "another checkout", "a display", "network")
 """What a command may need that this machine does not have."""
 
-INLINE = re.compile(r"(?<!`)`((?:python |make |(?:train|prepare|fit|sample|evaluate)\.py )[^`]*)`(?!`)")
+INLINE = re.compile(
+    r"(?<!`)`((?:python |make |accelerate launch --|(?:train|prepare|fit|sample|evaluate)\.py )[^`]*)`(?!`)"
+)
 PLACEHOLDER = re.compile(r"…|\.\.\.|<\w+>|NAME|KEY")
 MARK = re.compile(r"<!-- needs: (.+?) -->")
 LINE_MARK = re.compile(r"\(needs: ([^)]+)\)\s*$")
@@ -87,13 +90,12 @@ def commands(path: Path) -> Iterator[Command]:
         if not PLACEHOLDER.search(text):
             line = prose[: match.start()].count("\n") + 1
             words = shlex.split(text)
-            yield Command(
-                _name(path), line, text, tuple(words if words[0] in ("python", "make") else ["python", *words])
-            )
+            words = ["python", *words] if words[0].endswith(".py") else words
+            yield Command(_name(path), line, text, tuple(words))
 
 
 def _of_block(block: Block) -> Iterator[Command]:
-    if block.needs:  # may be anything: a script of Slurm's, another project's commands
+    if block.needs not in (None, GATED):  # may be anything: a script of Slurm's, another project's commands
         yield Command(block.page, block.line, block.text, (), block.needs)
         return
     joined = re.sub(r"\\\n\s*", lambda match: "\0", block.text)
@@ -103,7 +105,7 @@ def _of_block(block: Block) -> Iterator[Command]:
         words = tuple(shlex.split(text, comments=True))
         mark = LINE_MARK.search(text)
         if words:
-            yield Command(block.page, number, text, words, mark and mark[1])
+            yield Command(block.page, number, text, words, mark[1] if mark else block.needs)
         number += 1 + line.count("\0")
 
 

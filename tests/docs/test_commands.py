@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,8 +30,9 @@ from PIL import Image
 from fitdiff import registry
 from fitdiff.cli import hydra_word
 from fitdiff.command import parse
+from fitdiff.registry import ComponentError
 from tests.conftest import ROOT, TINY
-from tests.docs.documented import NEEDS, Command, distinct
+from tests.docs.documented import GATED, NEEDS, Command, distinct
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,6 +40,9 @@ else:
     import tomli as tomllib  # pytest brings it
 
 COMMANDS = [command for command in distinct() if command.needs is None]
+GATED_COMMANDS = [
+    c for c in distinct() if c.needs == GATED and c.words[:1] == ("python",) and c.words[1].endswith(".py")
+]
 SCRIPTS = {"train.py", "prepare.py", "fit.py", "sample.py", "evaluate.py"}
 TINY_FIT = ("fitting.steps=2", "fitting.size=96")
 TINY_DATA = tuple(word for word in TINY if word.startswith("data."))
@@ -173,6 +178,8 @@ def first_values(words) -> list[str]:
 
 def hydra_command(script: str, words: list[str]) -> None:
     """One of the entry points, tiny, or composed where its networks are large."""
+    if launchers := [word for word in words if word.startswith("hydra/launcher=")]:
+        execute(script, *launchers, "--cfg", "job")  # there is such a launcher
     words = [word for word in first_values(words) if "${stage" not in word]
     if script == "train.py" and (LARGE & set(words) or any(word.startswith("experiment=") for word in words)):
         execute(script, *words, "--cfg", "job", "--resolve")
@@ -190,6 +197,9 @@ def hydra_command(script: str, words: list[str]) -> None:
         execute(script, *words, "steps=2", *walk, *TINY_FIT, "fitting.refine_steps=0")
     else:
         execute(script, *words, "--cfg", "job", "--resolve")
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("evaluate", [hydra_word(word) for word in words])
+        registry.build(config.benchmark, "benchmark")  # which knows its options' values
 
 
 def random_identity(words) -> tuple[str, ...]:
@@ -268,15 +278,17 @@ def check(words: list[str]) -> None:
         check(words[cut + 1 :])
         return
     program = Path(words[0]).name
-    if program == "python" and words[1:3] == ["-m", "venv"]:
+    if words == [".", ".venv/bin/activate"] or (program == "python" and words[1:3] == ["-m", "venv"]):
         return
     if program == "python" and words[1] == "-m":
         module_command(words[2], words[3:])
     elif program == "python" and words[1] in SCRIPTS:
         hydra_command(words[1], words[2:])
     elif program == "accelerate":
-        config, script = words[words.index("--config_file") + 1], words.index("train.py")
-        assert (ROOT / config).exists()
+        script = words.index("train.py")
+        tool_command(words[:script])
+        if "--config_file" in words:
+            assert (ROOT / words[words.index("--config_file") + 1]).exists()
         hydra_command("train.py", words[script + 1 :])
     elif program in ("pip", "make"):
         {"pip": pip_command, "make": make_command}[program](words[1:])
@@ -292,6 +304,16 @@ def test_a_documented_command(command: Command, reader):
         check(list(command.words))
 
 
+@pytest.mark.parametrize("command", GATED_COMMANDS, ids=str)
+def test_a_command_for_gated_data_composes(command: Command, reader):
+    script, words = command.words[1], first_values(command.words[2:])
+    with contextlib.redirect_stdout(sys.stderr):
+        if script == "evaluate.py":
+            hydra_command(script, words)
+        else:
+            execute(script, *words, "--cfg", "job", "--resolve")
+
+
 def test_marks_are_known_and_few():
     marked = [command for command in distinct() if command.needs]
     assert {part for command in marked for part in command.needs.split(", ")} <= set(NEEDS)
@@ -304,6 +326,8 @@ def test_marks_are_known_and_few():
         ("python fit.py photo=me.jpg fitting.stepz=3", "ended with"),
         ("python fit.py photo=nobody.jpg", "ended with 2"),
         ("python train.py scale=base model=fitdif", "ended with"),
+        ("python evaluate.py benchmark=people 'benchmark.methods=[rigde]'", "rigde"),
+        ("python prepare.py -m hydra/launcher=no_such", "ended with"),
         ("python -m fitdiff.no_such_module", "there is no module"),
         ("python -m experiments.people.measure people=3", "people"),
         ("make no-such-target", "no-such-target"),
@@ -314,5 +338,5 @@ def test_marks_are_known_and_few():
     ],
 )
 def test_a_wrong_command_is_told(line, message, reader):
-    with pytest.raises((AssertionError, OmegaConfBaseException), match=message):
+    with pytest.raises((AssertionError, OmegaConfBaseException, ComponentError), match=message):
         check(shlex.split(line))
