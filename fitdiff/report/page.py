@@ -96,8 +96,8 @@ def _yaml(config: object) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A name or path, escaped, that may be broken where its parts end."""
-    return Markup(re.sub(r"([/_.\-])(?=\w)", r"\1<wbr>", str(escape(name))))
+    """A name or path, escaped, that may be broken where its parts end, but not within a date or a version."""
+    return Markup(re.sub(r"(?<=[^\W_])([/_.\-])(?=\w)(?!(?<=\d.)\d)", r"\1<wbr>", str(escape(name))))
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fitdiff.report import find_runs, render
 from fitdiff.report.__main__ import Options, write
+from fitdiff.report.page import _breakable
 from fitdiff.report.pictures import galleries, thumbnail
 from tests.unit.report_runs import evaluation, picture, training
 
@@ -40,6 +41,10 @@ def test_nothing_from_a_file_is_markup(outputs):
     assert "<b>bold" not in page
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_names_break_between_their_parts_and_numbers_do_not():
+    assert _breakable("a/b_c-1 2026-11-23 of 0.6.2 x.png _target_") == ("a/<wbr>b_<wbr>c-<wbr>1 2026-11-23 of 0.6.2 x.<wbr>png _target_")
 
 
 def test_the_page_needs_no_other_file(outputs):
