@@ -44,7 +44,9 @@ def test_nothing_from_a_file_is_markup(outputs):
 
 
 def test_names_break_between_their_parts_and_numbers_do_not():
-    assert _breakable("a/b_c-1 2026-11-23 of 0.6.2 x.png _target_") == ("a/<wbr>b_<wbr>c-<wbr>1 2026-11-23 of 0.6.2 x.<wbr>png _target_")
+    assert _breakable("a/b_c-1 2026-11-23 of 0.6.2 x.png _target_") == (
+        "a/<wbr>b_<wbr>c-<wbr>1 2026-11-23 of 0.6.2 x.<wbr>png _target_"
+    )
 
 
 def test_the_page_needs_no_other_file(outputs):
