@@ -42,6 +42,7 @@ def difference_chart(scores: Scores, baseline: str, metrics: Sequence[str], by_s
         axis.set_title(label, fontsize=10)
         axis.set_xlabel("better →" if higher_is_better else "← better", fontsize=8)
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(others)), others, fontsize=9)
     axes[0].set_ylim(len(others) - 0.5, -0.5)
