@@ -1,11 +1,13 @@
 """The pipeline beside its components: what a stage's folder depends on, and what is said when memory runs out."""
 
+import importlib.util
 from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
+from fitdiff.registry import ComponentError
 from fitdiff.training.health import TrainingError
 from fitdiff.training.pipeline import Pipeline, _alone_in
 from tests.smoke.test_configs import composed
@@ -43,6 +45,14 @@ def test_accumulation_is_rounding_unless_there_is_an_adversary():
 def test_half_precision_without_the_range_that_an_adversary_needs_is_refused():
     with pytest.raises(TrainingError, match="fp16: the gradients that weigh the adversary vanish"):
         Pipeline(composed("trainer.mixed_precision=fp16"))
+
+
+def test_a_dashboard_whose_package_is_missing_ends_the_run_before_anything_is_built(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == "alembic" else find(asked))
+    monkeypatch.setattr(Pipeline, "_build_model", lambda _: pytest.fail("networks are built"))
+    with pytest.raises(ComponentError, match="alembic is missing: pip install mlflow-skinny sqlalchemy alembic"):
+        Pipeline(composed("tracker=mlflow"))
 
 
 def test_two_runs_never_train_in_one_folder(tmp_path, monkeypatch):
@@ -113,7 +123,7 @@ def run_with(diffusion, *overrides):
     bare = pipeline(*overrides)
     accelerator = SimpleNamespace(num_processes=2)
     bare.trainer, bare.data = SimpleNamespace(accelerator=accelerator, is_main=False), SimpleNamespace(prepare=list)
-    bare._autoencoder = bare._latents = lambda tracker: {}
+    bare._autoencoder = bare._latents = dict
     bare._diffusion = diffusion
     return bare._run(["autoencoder", "latents", "diffusion"])
 
@@ -127,4 +137,4 @@ def bare_memory_error():
 )
 def test_out_of_memory_names_the_settings(lack, reason):
     with pytest.raises(TrainingError, match=rf"stage diffusion ran out of memory \({reason}\). A batch of 16 over 2 p"):
-        run_with(lambda tracker: lack(), "scale=paper")
+        run_with(lack, "scale=paper")

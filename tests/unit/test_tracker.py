@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from fitdiff.registry import ComponentError, build, config_of
@@ -332,3 +333,32 @@ def test_a_run_of_wandbs_agent_has_the_id_that_the_agent_gave(tmp_path, monkeypa
         with pytest.raises(ConnectionError):
             build(config_of("tracker", "wandb", mode="offline"), "tracker").start(run)
         assert asked["id"] == expected
+
+
+def test_of_runs_that_start_together_one_makes_mlflows_store(tmp_path, monkeypatch):
+    """What the database and its experiment are made under: two at once would each find a store that is half made."""
+    from mlflow import tracking
+
+    alone = FileLock(tmp_path / "dashboards" / "mlflow" / ".lock", timeout=0)
+
+    class Client:
+        def __init__(self, **_):
+            with pytest.raises(Timeout):
+                alone.acquire()
+
+        def get_experiment_by_name(self, _):
+            with pytest.raises(Timeout):
+                alone.acquire()
+
+        def create_experiment(self, *_):
+            with pytest.raises(Timeout):
+                alone.acquire()
+            return "0"
+
+        def search_runs(self, *_):
+            alone.acquire()
+            raise ConnectionError("enough seen")
+
+    monkeypatch.setattr(tracking, "MlflowClient", Client)
+    with pytest.raises(ConnectionError):
+        build(config_of("tracker", "mlflow"), "tracker").start(TrackedRun(tmp_path / "run", "run", {}))
