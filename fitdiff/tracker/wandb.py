@@ -139,10 +139,10 @@ class WandbTracker(Tracker):
     def use_artifact(self, artifact: Artifact) -> None:
         """Record a use; equal content is the same version, so it may be of a run that is not uploaded yet."""
         packed = self._pack(artifact)
-        if self.mode == "online":
-            self.run.use_artifact(packed)
-        else:  # the public call refuses offline what a later sync does well
+        if self.mode == "offline":  # the public call refuses what a later sync does well
             self.run._log_artifact(packed, use_after_commit=True)
+        else:
+            self.run.use_artifact(packed)
 
     def finish(self, status: Status = "finished") -> None:
         """Flush and close: W&B's process writes the file, and only when that has ended is it whole."""

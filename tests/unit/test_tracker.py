@@ -362,3 +362,16 @@ def test_of_runs_that_start_together_one_makes_mlflows_store(tmp_path, monkeypat
     monkeypatch.setattr(tracking, "MlflowClient", Client)
     with pytest.raises(ConnectionError):
         build(config_of("tracker", "mlflow"), "tracker").start(TrackedRun(tmp_path / "run", "run", {}))
+
+
+def test_wandb_can_be_switched_off_by_its_own_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    trackers = build_trackers({"wandb": config_of("tracker", "wandb")})
+    trackers.start(TrackedRun(tmp_path / "run", "run", {}))
+    trackers.log({"a/loss": 1.0}, 1)
+    trackers.log_images({"a/picture": np.zeros((4, 4, 3), np.uint8)}, 1)
+    trackers.log_table("a/rows", [{"mm": 1}])
+    trackers.log_artifact(Artifact("model-1", "model"), [Artifact("data-1", "data")])
+    trackers.finish()
+    assert trackers, "it failed"
+    assert not (tmp_path / "run" / "wandb").exists()
