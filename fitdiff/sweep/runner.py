@@ -227,9 +227,10 @@ class Runner:
         self.changed()
         self.failures = self.failures + 1 if reason else 0
         if self.failures >= HOPELESS and self.study.best() is None:
+            cause = " ".join(_last_lines(self._log(trial))[-1:]).strip()
             raise SweepError(
-                f"the first {self.failures} trials failed, the last of them: {reason} ({self._log(trial)} has its "
-                "cause). Mend that; retry=true then runs them again"
+                f"the first {self.failures} trials failed, the last of them: {reason}, {cause!r} (in "
+                f"{self._log(trial)}). Mend that; retry=true then runs them again"
             )
 
     def _progress(self) -> str:

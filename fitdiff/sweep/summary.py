@@ -89,7 +89,7 @@ def conclude(study: SweepStudy, runs: Runs, file: str, console: Console) -> None
     best = found["best"]
     if best:
         mean = f" (mean of {best['n']} seeds)" if SEED in study.spec.parameters else ""
-        console.print(f"best: {', '.join(best['names'])}, {found['metric']} = {best['value']:.6g}{mean}; its command:")
+        console.print(f"best: {', '.join(best['names'])}, {found['metric']} = {best['value']:.6g}{mean}; as a command:")
         console.print("\n".join(best["commands"]))
         console.print(f"results: {', '.join(best['folders'])}")
     console.print(f"sweep: {study.folder} (sweep.json{''.join(f', {path.name}' for path in pictures)}, logs/)")
