@@ -102,5 +102,7 @@ def read_pictures(paths: Mapping[str, Path]) -> dict[str, np.ndarray]:
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 pictures[name] = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError) as error:  # Pillow's names for a file that is cut, and for one with bad chunks
-            Console(stderr=True).print(f"note: {path} is left out ({error})", highlight=False, markup=False)
+            Console(stderr=True).print(
+                f"note: {path} is left out ({error})", soft_wrap=True, highlight=False, markup=False
+            )
     return pictures

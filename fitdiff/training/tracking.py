@@ -52,7 +52,7 @@ def show_curves(trackers: Trackers, folder: Path, stage: str, run: str) -> None:
     try:
         tell_history(log, stage, trackers)
     except CheckpointError as error:
-        Console(stderr=True).print(f"note: {error}", highlight=False, markup=False)
+        Console(stderr=True).print(f"note: {error}", soft_wrap=True, highlight=False, markup=False)
 
 
 def show_model(trackers: Trackers, model: Any, run_dir: Path, last: Path) -> None:
