@@ -29,7 +29,7 @@ def sweep(tmp_path, monkeypatch):
     def run(values=(1, 2, 3), early=None, seeds=None, **options):
         said = io.StringIO()
         asked = {"file": str(write(tmp_path, values, early, seeds)), "outputs": str(tmp_path), "poll": 0.01} | options
-        main(Options(**asked), Console(file=said, width=200))
+        main(Options(**asked), Console(file=said, soft_wrap=True))
         return said.getvalue(), json.loads((tmp_path / "sweeps" / "quick" / "sweep.json").read_text())
 
     return run
