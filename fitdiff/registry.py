@@ -22,7 +22,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from typing_extensions import get_protocol_members
 
 from fitdiff import types
-from fitdiff.evaluation.benchmark import Benchmark
 
 __all__ = ["MISSING", "ComponentError", "build", "load_plugins", "names", "register"]
 
@@ -35,7 +34,7 @@ PROTOCOLS: dict[str, type] = {
     "landmarks": types.LandmarkDetector,
     "renderer": types.Renderer,
     "guidance": types.GuidanceTerm,
-    "benchmark": Benchmark,
+    "benchmark": types.Benchmark,
 }
 """What a built component must look like, for the kinds that others call through a protocol."""
 

@@ -417,3 +417,15 @@ class Denoiser(Protocol):
 
     def __call__(self, z_t_BN: Tensor, t_B: Tensor, embedding_BD: Tensor | None) -> Tensor:
         """(B, N) latent, (B,) int64 step, (B, D) embedding (None: the null condition) -> (B, N) noise."""
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """Measures a model: called with a `fitdiff.evaluation.benchmark.Context`, it gives an `Evaluation`."""
+
+    def __call__(self, context: Any) -> Any:
+        """Measure. What is expensive is kept below `context.out`, so that the same command goes on.
+
+        Raises:
+            BenchmarkError, FileNotFoundError: what is asked cannot be done; told before anything expensive begins.
+        """

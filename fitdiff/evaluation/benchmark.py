@@ -1,4 +1,4 @@
-"""What a benchmark is: an object that is called with a `Context` and gives an `Evaluation`.
+"""What a benchmark (`types.Benchmark`) is called with, a `Context`, and gives, an `Evaluation`.
 
 A benchmark is registered (`@register("benchmark", "mine")`), so that `python evaluate.py benchmark=mine` finds it, and
 its constructor's keywords are its options. One with an option `predictions` scores meshes that were made elsewhere, and
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -108,15 +108,3 @@ class Context:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console) as progress:
             yield from progress.track(items, total=total, description=what)
-
-
-@runtime_checkable
-class Benchmark(Protocol):
-    """Measures a model."""
-
-    def __call__(self, context: Context) -> Evaluation:
-        """Measure. What is expensive is kept below `context.out`, so that the same command goes on.
-
-        Raises:
-            BenchmarkError, FileNotFoundError: what is asked cannot be done; told before anything expensive begins.
-        """
