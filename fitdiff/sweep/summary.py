@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _entry(study: SweepStudy, runs: Runs, trial: FrozenTrial) -> dict[str, Any]:
 def conclude(study: SweepStudy, runs: Runs, file: str, console: Console) -> None:
     """Print the table, write the record and the pictures, and name the best run."""
     found = record(study, runs, file)
-    console.print(_table(found))
+    console.print(_table(found), soft_wrap=False)
     write_json(study.folder / "sweep.json", found)
     pictures = draw(study)
     failed = [trial["name"] for trial in found["trials"] if trial["state"] == "failed"]
@@ -98,14 +99,28 @@ def conclude(study: SweepStudy, runs: Runs, file: str, console: Console) -> None
 
 
 def _table(found: dict[str, Any]) -> Table:
-    keys = list(found["trials"][0]["overrides"]) if found["trials"] else []
-    table = Table("trial", "state", found["metric"], "seconds", *keys)
+    """A row a trial; of what was set, that alone in which trials differ."""
+    rows = [trial["overrides"] for trial in found["trials"]]
+    keys = [key for key in (rows[0] if rows else {}) if len({row.get(key) for row in rows}) > 1]
+    table = Table("trial", "state", "s")
+    for name in (found["metric"].split("/")[-1], *_short(keys)):
+        table.add_column(name, overflow="fold")
     for trial in found["trials"]:
         value = "" if trial["value"] is None else f"{trial['value']:.6g}"
         style = "bold green" if found["best"] and trial["name"] in found["best"]["names"] else None
         cells = [trial["overrides"].get(key, "") for key in keys]
-        table.add_row(trial["name"], trial["state"], value, str(trial["seconds"] or ""), *cells, style=style)
+        table.add_row(trial["name"], trial["state"], str(trial["seconds"] or ""), value, *cells, style=style)
     return table
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """Names without the words that all begin or end with: of `guidance.mse.weight` and `guidance.vgg.weight`, `mse`."""
+    words = [key.split(".") for key in keys]
+    for end in (0, -1):
+        while len(words) > 1 and all(len(w) > 1 for w in words) and len({w[end] for w in words}) == 1:
+            for w in words:
+                del w[end]
+    return [".".join(w) for w in words]
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from fitdiff.sweep import summary
 from fitdiff.sweep.__main__ import Options, main
 from fitdiff.sweep.spec import SweepError, read_spec
 from fitdiff.sweep.study import SweepStudy
@@ -283,3 +284,16 @@ def test_a_dry_grid_prints_its_commands(sweep, tmp_path, capsys):
     assert [line.split()[-3:] for line in lines] == [
         [f"x={x}", f"outputs={tmp_path}", f"name=quick/trial-{k}"] for k, x in enumerate((1, 2, 3))
     ]
+
+
+def test_the_table_shows_that_alone_in_which_trials_differ():
+    weights = [{"benchmark": "people", "guidance.mse.weight": str(i), "guidance.vgg.weight": "2" * i} for i in (1, 2)]
+    trials = [
+        {"name": f"trial-{i}", "state": "done", "value": 0.5, "seconds": 3.0, "overrides": row}
+        for i, row in enumerate(weights)
+    ]
+    table = summary._table({"metric": "people/shape_mm", "trials": trials, "best": None})
+    assert [column.header for column in table.columns] == ["trial", "state", "s", "shape_mm", "mse", "vgg"]
+    assert [list(column.cells) for column in table.columns[4:]] == [["1", "2"], ["2", "22"]]
+    assert summary._short(["seed"]) == ["seed"]
+    assert summary._short(["a.b", "a.b.c"]) == ["b", "b.c"]
