@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fitdiff.storage import atomic_file, write_json
 from fitdiff.sweep.runner import Runs
@@ -102,7 +102,7 @@ def _table(found: dict[str, Any]) -> Table:
     """A row a trial; of what was set, that alone in which trials differ."""
     rows = [trial["overrides"] for trial in found["trials"]]
     keys = [key for key in (rows[0] if rows else {}) if len({row.get(key) for row in rows}) > 1]
-    table = Table("trial", "state", "s")
+    table = Table(Column("trial", no_wrap=True), "state", "s")
     for name in (found["metric"].split("/")[-1], *_short(keys)):
         table.add_column(name, overflow="fold")
     for trial in found["trials"]:
