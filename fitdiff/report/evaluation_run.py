@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from fitdiff.evaluation.results import RESULTS
 from fitdiff.report.runs import (
     NotARunError,
     Number,
@@ -33,7 +34,7 @@ def read_evaluation(folder: Path, name: str) -> Run:
     Raises:
         NotARunError: results.json is another program's. RunError: it is damaged.
     """
-    results = read_object(folder / "results.json")
+    results = read_object(folder / RESULTS)
     benchmark = results.get("benchmark")
     if not isinstance(benchmark, str):
         raise NotARunError("results.json names no benchmark: it is not evaluate.py's")

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from fitdiff.evaluation.statistics import mean_interval
 from fitdiff.report.runs import TRAINING, Run, flatten
 
 BOOKKEEPING = ("seed", "name", "outputs", "out", "experiment", "tracker", "device")
@@ -73,12 +73,10 @@ class Group:
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean and Student's 95% interval, mean ± t_{0.975, n-1} s / sqrt(n); a bootstrap of three seeds is too narrow."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(mean, None, None, n)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+    """Mean and Student's 95% interval of one value or more."""
+    mean, low, high = mean_interval(np.array(values))
+    n = len(values)
+    return Estimate(mean, low, high, n) if n > 1 else Estimate(mean, None, None, n)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -18,6 +18,9 @@ from yaml import YAMLError
 TRAINING = "training"
 """`Run.kind` of what `train.py` made; an evaluation's is its benchmark."""
 
+FAILED = "failed.json"
+"""File in the folder of a training: `reason` and `date` of what ended it, until it goes on."""
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fitdiff.evaluation.results import RESULTS
 from fitdiff.report.evaluation_run import read_evaluation
 from fitdiff.report.runs import NotARunError, Problem, Run, RunError, natural
 from fitdiff.report.training_run import read_training
 
-READERS = {"stages.json": read_training, "results.json": read_evaluation}
+READERS = {"stages.json": read_training, RESULTS: read_evaluation}
 """The file that makes a folder a run, and what reads the folder."""
 
 OTHER_FOLDERS = ("stages", "multirun", "wandb", "dashboards", "model")

@@ -15,6 +15,7 @@ from typing import Any
 
 from fitdiff.report.metrics import duration
 from fitdiff.report.runs import (
+    FAILED,
     TRAINING,
     Curve,
     Number,
@@ -148,8 +149,8 @@ def _state(folder: Path, stages: list[Stage], config: dict[str, Any], notes: lis
     """`Run.status`; why it failed goes to the notes as a whole."""
     waiting = [stage for stage in stages if not stage.finished]
     at = _place(waiting[0], config) if waiting else "after its last stage"
-    if (folder / "failed.json").is_file():
-        failure = read_json(folder / "failed.json")
+    if (folder / FAILED).is_file():
+        failure = read_json(folder / FAILED)
         failure = failure if isinstance(failure, dict) else {}
         reason = failure.get("reason")
         reason = reason if isinstance(reason, str) else "the reason was not recorded"

@@ -18,6 +18,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     path, lock = folder / "study.journal", KernelLock(folder / ".journal.lock")
     with lock.lock:
         _cut_half_line(path)
+    # Optuna's base class of locks is private: what it takes has `acquire` and `release`.
     return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
 
 

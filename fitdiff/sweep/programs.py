@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from fitdiff.evaluation.results import RESULTS
 from fitdiff.storage import read_json
 from fitdiff.sweep.spec import SweepError
 from fitdiff.training.log import read_log
@@ -103,7 +104,7 @@ class Evaluate:
 
     def result_file(self, folder: Path) -> Path:
         """Rows and summary."""
-        return folder / "results.json"
+        return folder / RESULTS
 
     def result(self, folder: Path, metric: str) -> float:
         """The summary's number."""

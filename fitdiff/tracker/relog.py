@@ -22,14 +22,14 @@ from yaml import YAMLError
 
 from fitdiff.command import run_command
 from fitdiff.config import plain
+from fitdiff.evaluation.results import RESULTS
 from fitdiff.registry import config_of
-from fitdiff.report.runs import NotARunError, read_object
+from fitdiff.report.runs import FAILED, NotARunError, read_object
 from fitdiff.report.search import run_folders
 from fitdiff.report.training_run import training_config
 from fitdiff.storage import CheckpointError, read_json
 from fitdiff.tracker.base import Artifact, Status, TrackedRun, Tracker
 from fitdiff.tracker.runs import (
-    FAILED,
     chosen,
     data_artifact,
     log_evaluation,
@@ -40,8 +40,8 @@ from fitdiff.tracker.runs import (
 from fitdiff.tracker.several import build_trackers
 from fitdiff.training.log import tell_history
 
-STAGES, RESULTS = "stages.json", "results.json"
-"""What the folder of a training and of an evaluation holds."""
+STAGES = "stages.json"
+"""What the folder of a training holds; that of an evaluation has `RESULTS`."""
 
 DAMAGE = (LookupError, TypeError, AttributeError, ValueError, OSError)
 """What reading a file that is missing, cut, or of another program ends in."""

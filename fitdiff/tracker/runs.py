@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from rich.console import Console
 
+from fitdiff.evaluation.results import RESULTS
 from fitdiff.storage import read_json
 from fitdiff.tracker.base import Artifact, TrackedRun, Tracker
 
@@ -21,9 +22,6 @@ NAMED = ("experiment", "benchmark", "model", "scale")
 
 PICTURES = (".png", ".jpg")
 MODEL_SEAL = "config.json"
-
-FAILED = "failed.json"
-"""File in the folder of a training: `reason` and `date` of what ended it, until it goes on."""
 
 
 def describe_run(folder: Path, name: str, config: Mapping[str, Any], **about: Any) -> TrackedRun:
@@ -77,7 +75,7 @@ def log_evaluation(tracker: Tracker, folder: Path) -> None:
     Args:
         tracker: started. folder: with `results.json`, as `evaluation.benchmark` describes it.
     """
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / RESULTS).read_text())
     stage = results["benchmark"]
     summary = {key: value for key, value in results["summary"].items() if isinstance(value, int | float)}
     tracker.log({f"{stage}/{key}": value for key, value in summary.items() if math.isfinite(value)}, 0)

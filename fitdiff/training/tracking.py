@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from fitdiff.avatar import save_glb
+from fitdiff.report.runs import FAILED
 from fitdiff.storage import CheckpointError, write_json
 from fitdiff.tracker import Artifact, Status, TrackedRun, Trackers
-from fitdiff.tracker.runs import FAILED, model_artifact, trained_by
+from fitdiff.tracker.runs import model_artifact, trained_by
 from fitdiff.training.log import tell_history
 from fitdiff.uses.sampling import avatar_of
 
@@ -30,7 +31,7 @@ def tracked(trackers: Trackers, run: TrackedRun) -> Iterator[None]:
     try:
         yield
         status = "finished"
-    except Exception as error:
+    except Exception as error:  # told, whatever it is, and raised again
         status = "failed"
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with suppress(OSError):  # as where the disk is full, and that is the reason
